@@ -1,0 +1,50 @@
+# make quickstart   the main job end to end, on data it renders itself (or PRETRAIN=… VISA=…)
+# make test         the tests
+# make lint         ruff and mypy
+# make test-slow    the tests that take minutes
+#
+# PIP_ARGS is passed to pip. On a Linux machine without a GPU this saves gigabytes:
+#   make quickstart PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON   ?= python3
+VENV     ?= .venv
+PIP_ARGS ?=
+OUT      ?= runs/quickstart
+PRETRAIN ?=
+VISA     ?=
+BIN      := $(VENV)/bin
+
+.PHONY: quickstart test test-slow lint clean
+
+quickstart: $(VENV)/.installed-run
+	$(BIN)/python -m examples.quickstart --out "$(OUT)" $(if $(PRETRAIN),--pretrain "$(PRETRAIN)") $(if $(VISA),--visa "$(VISA)")
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Some distributions ship Python without ensurepip; virtualenv, unpacked beside, does the same job.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "spd-weights needs Python >= 3.10, this is " + sys.version)'
+	$(PYTHON) -m venv "$(VENV)" || { \
+		rm -rf "$(VENV)"; \
+		$(PYTHON) -m pip install --quiet --target "$(VENV).bootstrap" virtualenv && \
+		PYTHONPATH="$(VENV).bootstrap" $(PYTHON) -m virtualenv --quiet "$(VENV)"; }
+
+$(VENV)/.installed-run: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[train,eval]'
+	touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[dev]'
+	touch $@ $(VENV)/.installed-run
+
+clean:
+	rm -rf "$(VENV)" "$(VENV).bootstrap" build dist .mypy_cache .pytest_cache .ruff_cache
