@@ -1,0 +1,47 @@
+"""`python -m train RECIPE …`, or through `accelerate launch -m train RECIPE …`."""
+
+import json
+import os
+import sys
+
+import tyro
+
+from spd_weights.errors import SpdError
+from train.config import RECIPES, to_json
+
+_DESCRIPTION = """Pre-train a backbone, with or without SPot-the-Difference.
+
+  python -m train simsiam --data.train photos/ --out runs/mine --model.arch resnet18
+  accelerate launch --multi_gpu -m train simsiam --data.train hf:ILSVRC/imagenet-1k --out runs/in1k
+
+The same command again goes on where the run was interrupted. RECIPE --help explains every option.
+Exit codes: 0 done, 2 something to mend (the message says what), 130 interrupted (the run can go on)."""
+
+
+def main() -> int:
+    """Parse the command line, train, and turn expected failures into one message."""
+    try:
+        config = tyro.extras.subcommand_cli_from_dict(
+            RECIPES,
+            prog="python -m train",
+            description=_DESCRIPTION,
+        )
+        if config.print_config:
+            print(json.dumps(to_json(config), indent=2))
+            return 0
+        from train.loop import pretrain  # late: --help should not wait for torch
+
+        export = pretrain(config)
+    except SpdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    if int(os.environ.get("RANK", 0)) == 0:
+        print(f"exported {export}\nload it with timm.create_model('local-dir:{export}', pretrained=True)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Every knob of a run, with its default, its unit and where it comes from.
+
+`python -m train RECIPE --help` prints these texts. Strengths given in pixels hold at 224 px and scale
+with the image size.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from spd_weights.errors import SpdError
+
+Range = tuple[float, float]
+Jitter = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    train: str
+    """A folder of images (searched through), a folder of parquet or webdataset shards, or hf:owner/dataset[:config]."""
+    image_size: int = 224
+    """Side of the square crops, in pixels."""
+    workers: int = field(default_factory=lambda: min(8, max(1, len(os.sched_getaffinity(0)) - 1)))
+    """Processes that decode and crop, per training process; 0 decodes in the training process itself."""
+    max_bad_fraction: float = 0.01
+    """Unreadable images are skipped and named; more than this share of those visited stops the run."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The backbone."""
+
+    arch: str = "resnet50"
+    """Any timm model with pooled features."""
+    init: str = "none"
+    """Starting weights: none, timm (the architecture's default ones), or a weights name, hf-hub:… or local-dir:…."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How long and how fast to learn. The batch is global: no value depends on the number of processes."""
+
+    epochs: int = 100
+    """Passes over the data; the cosine schedule ends with the last."""
+    max_steps: int | None = None
+    """Stop after this many steps, wherever the schedule is."""
+    batch_size: int = 512
+    """Images a step, over all processes."""
+    lr: float = 0.05
+    """Learning rate for a batch of 256; scaled linearly with the batch size."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 1e-4
+    """On all parameters."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """The strong views, as in MoCo v2 and SimSiam."""
+
+    crop_area: Range = (0.2, 1.0)
+    """Share of the image that a crop covers."""
+    jitter: Jitter = (0.4, 0.4, 0.4, 0.1)
+    """Strength of brightness, contrast, saturation and hue."""
+    jitter_probability: float = 0.8
+    """Share of views whose colours are jittered."""
+    gray_probability: float = 0.2
+    """Share of views turned to greyscale."""
+    blur_sigma: Range = (0.1, 2.0)
+    """Standard deviation of the Gaussian blur, in pixels at 224 px."""
+    blur_probability: float = 0.5
+    """Share of views that are blurred."""
+
+
+@dataclass(frozen=True)
+class SpdConfig:
+    """SPot-the-Difference (Zou et al., ECCV 2022): pull an image towards its weak global augmentation, push it away from a locally perturbed copy. The paper gives no strengths; these are our choices."""
+
+    weight: float = 0.1
+    """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is the bare base method, at its cost."""
+    perturbation: Literal["smoothblend", "smoothblend_literal"] = "smoothblend"
+    """How the negative is perturbed. The literal form has a dark halo around the patch, smoothblend has not."""
+    patch_area: Range = (0.003, 0.03)
+    """Share of the image that the patch covers, log-uniform: from a scar to a small CutPaste patch."""
+    patch_aspect: Range = (0.3, 3.3)
+    """Height over width of the patch, log-uniform (CutPaste's range)."""
+    patch_min_side: float = 0.02
+    """Least side of the patch, as a share of the image's side."""
+    patch_min_pixels: float = 4.0
+    """Least side of the patch, in pixels at any size: less is lost in the first convolution."""
+    patch_jitter: Jitter = (0.3, 0.3, 0.3, 0.1)
+    """Colour jitter of the patch (CutPaste found 0.2 to 0.3 better than 0.1)."""
+    alpha_sigma: float = 0.15
+    """Blur of the alpha map, as a share of the patch's short side: soft edges, and a core that is fully pasted."""
+    weak_crop_area: Range = (0.8, 1.0)
+    """Weak augmentation: share of the anchor that is kept."""
+    weak_crop_aspect: Range = (0.9, 1.1)
+    """Weak augmentation: width over height of the crop."""
+    weak_jitter: Jitter = (0.1, 0.1, 0.1, 0.02)
+    """Weak augmentation: strength of brightness, contrast, saturation and hue."""
+    weak_jitter_probability: float = 0.8
+    """Weak augmentation: share of views whose colours are jittered."""
+    weak_blur_sigma: Range = (0.1, 0.5)
+    """Weak augmentation: blur in pixels at 224 px, too little to wipe out the edge of a patch."""
+    weak_blur_probability: float = 0.3
+    """Weak augmentation: share of views that are blurred."""
+
+
+@dataclass(frozen=True)
+class SimSiamConfig:
+    """SimSiam's heads (Chen & He, CVPR 2021)."""
+
+    projector_dim: int = 2048
+    """Width of the three projector layers."""
+    predictor_dim: int = 512
+    """Width of the predictor's bottleneck."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What survives a crash."""
+
+    every: int | None = None
+    """Steps between checkpoints, besides the one at the end of each epoch."""
+    keep: int = 2
+    """How many of the newest checkpoints stay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every recipe has."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    augment: AugmentConfig = AugmentConfig()
+    spd: SpdConfig = SpdConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    out: Path
+    """The run's folder: config.json, metrics.jsonl, checkpoints/, export/."""
+    seed: int = 0
+    """Decides the initial weights, the order of the data and every augmentation."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision of the passes through the model."""
+    compile: bool = False
+    """Compile the model with torch.compile: a slow first step, then faster ones."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on from the newest valid checkpoint in the run's folder; never starts over, and refuses a used folder."""
+    print_config: bool = False
+    """Print the resolved configuration as JSON and stop."""
+    log_every: int = 10
+    """Steps between the lines of metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work, naming the option."""
+        for option, value, least in (
+            ("--data.image-size", self.data.image_size, 32),
+            ("--data.workers", self.data.workers, 0),
+            ("--optim.epochs", self.optim.epochs, 1),
+            ("--optim.batch-size", self.optim.batch_size, 2),
+            ("--log-every", self.log_every, 1),
+            ("--checkpoint.keep", self.checkpoint.keep, 1),
+            ("--spd.weight", self.spd.weight, 0),
+        ):
+            if value < least:
+                raise SpdError(f"{option} {value}: it must be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimSiam(Config):
+    """SimSiam (Chen & He, CVPR 2021): two views of an image attract each other, with a predictor and a stop-gradient. Defaults as in the paper's ResNet-50 runs: 100 epochs, batch 512."""
+
+    simsiam: SimSiamConfig = SimSiamConfig()
+
+
+RECIPES: dict[str, type[Config]] = {"simsiam": SimSiam}
+
+
+def recipe_name(config: Config) -> str:
+    """The name a configuration is called by on the command line."""
+    return next(name for name, recipe in RECIPES.items() if type(config) is recipe)
+
+
+def to_json(config: Config) -> dict[str, object]:
+    """The resolved configuration as JSON-ready nested dictionaries."""
+    fields = dataclasses.asdict(config)
+    del fields["print_config"]
+    return {"recipe": recipe_name(config), **fields, "out": str(config.out)}

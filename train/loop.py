@@ -1,0 +1,166 @@
+"""The training loop. From here a step is two hops deep: the views, and the method's forward."""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spd_weights.errors import SpdError
+from train import checkpoint
+from train.config import Config, recipe_name
+from train.data import Batch, Crops, make_loader
+from train.monitors import Bar, MetricsLog, feature_std, to_floats
+from train.optim import set_learning_rate
+from train.record import export_run
+from train.setup import Run, begin
+from train.views import ViewMaker
+
+
+def pretrain(config: Config) -> Path:
+    """Run a recipe to its end, from scratch or from where it was interrupted.
+
+    Args:
+        config: the resolved recipe.
+
+    Returns:
+        The export's folder.
+
+    Raises:
+        SpdError: something is not usable (see `begin`), too many images are unreadable, or the loss is
+            no longer a number.
+    """
+    run = begin(config)
+    accelerator, optimizer = run.accelerator, run.optimizer
+    make_views = ViewMaker(config, run.mean, run.std, accelerator.device)
+    loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)
+    log = MetricsLog(config.out / "metrics.jsonl", run.start) if accelerator.is_main_process else None
+    clock = Clock(config.optim.batch_size)
+    run.wrapped.train()
+    with Bar(_title(config), run.start, run.steps, accelerator.is_main_process) as bar:
+        for step, batch in enumerate(clock.watch(loader), run.start):
+            _report_bad_images(batch, run, bar)
+            lr = set_learning_rate(optimizer, config.optim, step, run.schedule.steps_per_epoch)
+            torch.manual_seed(config.seed + step)  # for dropout and the like: a resume has nothing to restore
+
+            out = run.wrapped(make_views(batch.crops, batch.indices, batch.epoch))
+            loss = out["loss_base"]
+            if config.spd.weight > 0:
+                loss = loss + config.spd.weight * out["loss_spd"]
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+
+            done = step + 1
+            metrics = None
+            if done % config.log_every == 0 or done == run.steps:
+                metrics = _measure(run, done, loss, out, lr) | clock.read()
+                run.progress["metrics"] = metrics
+                if log:
+                    log.write(**metrics)
+            bar.advance(done, metrics)
+            if _checkpoint_due(done, run):
+                run.progress["seconds"] += clock.lap()
+                _save(run, done)
+    return export_run(run)
+
+
+def _measure(run: Run, done: int, loss: Tensor, out: dict[str, Tensor], lr: float) -> dict[str, Any]:
+    """The step's numbers, averaged over processes: all that waits for the device, so not at every step."""
+    scalars = {"loss": loss.detach(), "loss_base": out["loss_base"].detach()}
+    if "loss_spd" in out:
+        scalars |= {"loss_spd": out["loss_spd"].detach(), "spd_accuracy": out["spd_accuracy"]}
+    scalars["feature_std"] = feature_std(out["features"])
+    values = to_floats(run.accelerator.reduce(scalars, "mean"))
+    if not math.isfinite(values["loss"]):
+        raise SpdError(
+            f"the loss became {values['loss']} by step {done}: lower --optim.lr, or use --precision bf16 instead of "
+            f"fp16. The checkpoints in {run.config.out / 'checkpoints'} are from before."
+        )
+    names = ("loss", "loss_base", "loss_spd", "spd_accuracy")
+    return {
+        "step": done,
+        "epoch": done / run.schedule.steps_per_epoch,
+        **{name: values.get(name) for name in names},
+        "lr": lr,
+        "feature_std": values["feature_std"],
+    }
+
+
+def _report_bad_images(batch: Batch, run: Run, bar: Bar) -> None:
+    """Name each unreadable image once; stop when there are too many."""
+    known, limit = run.progress["bad"], run.config.data.max_bad_fraction
+    for index, reason in batch.bad.items():
+        if str(index) not in known:  # JSON's keys are strings
+            known[str(index)] = reason
+            bar.message(f"skipped an unreadable image: {reason}")
+    if len(known) > limit * len(run.images):
+        raise SpdError(
+            f"{len(known)} of the {len(run.images)} images in {run.config.data.train} could not be read, more than "
+            f"--data.max-bad-fraction {limit:g} allows; the last: {list(known.values())[-1]}"
+        )
+
+
+def _checkpoint_due(done: int, run: Run) -> bool:
+    every = run.config.checkpoint.every
+    at_epoch_end = done % run.schedule.steps_per_epoch == 0
+    return at_epoch_end or done == run.steps or (every is not None and done % every == 0)
+
+
+def _save(run: Run, done: int) -> None:
+    if run.accelerator.is_main_process:
+        bare = getattr(run.optimizer, "optimizer", run.optimizer)
+        state = checkpoint.Checkpoint(done, run.method.state_dict(), bare.state_dict(), run.progress)
+        checkpoint.save(run.config.out / "checkpoints", state, run.config.checkpoint.keep)
+    run.accelerator.wait_for_everyone()
+
+
+def _title(config: Config) -> str:
+    spd = f" + SPD {config.spd.weight:g}" if config.spd.weight > 0 else ""
+    return f"{recipe_name(config)} {config.model.arch}{spd}"
+
+
+class Clock:
+    """Throughput and the share of time spent waiting for data."""
+
+    def __init__(self, images_per_step: int) -> None:
+        """Start the clock.
+
+        Args:
+            images_per_step: over all processes.
+        """
+        self.images_per_step, self.steps, self.waited = images_per_step, 0, 0.0
+        self.read_at = self.lapped_at = time.perf_counter()
+
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Hand the batches on, timing the wait for each."""
+        iterator = iter(batches)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - before
+            self.steps += 1
+            yield batch
+
+    def read(self) -> dict[str, float]:
+        """`images_per_second` (all processes) and `data_wait_fraction` since the last reading."""
+        now = time.perf_counter()
+        elapsed = now - self.read_at
+        numbers = {
+            "images_per_second": self.steps * self.images_per_step / elapsed,
+            "data_wait_fraction": self.waited / elapsed,
+        }
+        self.steps, self.waited, self.read_at = 0, 0.0, now
+        return numbers
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        elapsed, self.lapped_at = now - self.lapped_at, now
+        return elapsed

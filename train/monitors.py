@@ -1,0 +1,112 @@
+"""Watching a run: the progress bar on the terminal and metrics.jsonl beside it."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+
+def feature_std(features: Tensor) -> Tensor:
+    """Spread of embeddings: 1 for directions spread evenly, 0 for a collapsed network.
+
+    The standard deviation over the batch of L2-normalised embeddings, averaged over dimensions, times
+    sqrt(D) (SimSiam, Fig. 2, plots it against 1/sqrt(D)).
+
+    Args:
+        features: (B, D).
+    """
+    return F.normalize(features.float()).std(0).mean() * features.shape[1] ** 0.5
+
+
+class MetricsLog:
+    """metrics.jsonl: a line a logged step, in order, without repeats after a resume."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        """Open the log, dropping the lines of steps that will be taken again.
+
+        Args:
+            path: the file; made if absent.
+            first_step: lines of this step and later are dropped.
+        """
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    if json.loads(line)["step"] <= first_step:
+                        kept.append(line + "\n")
+                except (ValueError, KeyError):  # the line that a crash cut short
+                    continue
+        path.write_text("".join(kept))
+        self.file = path.open("a")
+
+    def write(self, **values: Any) -> None:
+        """Append a line and flush it, so that `tail -f` and a crash both see it."""
+        self.file.write(json.dumps(values) + "\n")
+        self.file.flush()
+
+
+class Bar:
+    """A progress bar with loss, SPD accuracy and images/s; plain lines where the output is no terminal."""
+
+    def __init__(self, title: str, start: int, total: int, shown: bool) -> None:
+        """Prepare the bar; it appears on entering the context.
+
+        Args:
+            title: what is being trained.
+            start: steps done before.
+            total: steps of the whole run.
+            shown: only one process shows it.
+        """
+        self.console = Console(file=sys.stderr, quiet=not shown, highlight=False)
+        self.title, self.start, self.total, self.last = title, start, total, time.monotonic()
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(),
+            console=self.console, disable=not (shown and self.console.is_terminal),
+        )  # fmt: skip
+        self.task = self.progress.add_task(title, total=total, completed=start, numbers="")
+
+    def __enter__(self) -> "Bar":
+        """Show the bar."""
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it was."""
+        self.progress.stop()
+
+    def message(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, markup=False)
+
+    def advance(self, step: int, metrics: dict[str, Any] | None) -> None:
+        """Move to `step` steps done; show new metrics where there are any."""
+        self.progress.update(self.task, completed=step)
+        if metrics is None:
+            return
+        parts = [f"loss {metrics['loss']:.3f}"]
+        if metrics["spd_accuracy"] is not None:
+            parts.append(f"spd acc {metrics['spd_accuracy']:.2f}")
+        parts.append(f"{metrics['images_per_second']:.0f} images/s")
+        self.progress.update(self.task, numbers=" · ".join(parts))
+        due = time.monotonic() - self.last > 15 or step == self.total
+        if not self.console.is_terminal and due:
+            self.last = time.monotonic()
+            self.message(f"{self.title} step {step}/{self.total} · " + " · ".join(parts))
+
+
+def to_floats(values: dict[str, Tensor]) -> dict[str, float]:
+    """Bring scalars to Python in one transfer."""
+    if not values:
+        return {}
+    return dict(zip(values, torch.stack([v.float() for v in values.values()]).tolist(), strict=True))

@@ -1,0 +1,130 @@
+"""Local perturbations: what turns a weakly augmented image into a spot-the-difference negative.
+
+SmoothBlend (Zou et al., ECCV 2022, §3.2) cuts a small patch from the image, jitters its colours and
+pastes it elsewhere in the same image under a blurred alpha map:
+
+    negative = (1 - alpha) * image + alpha * foreground
+
+The paper's foreground is zero outside the patch. Where the blurred alpha reaches beyond the patch,
+that mixes in black: a patch of the colour of its surroundings gets a dark halo of up to a fifth of
+the value range, a frame that gives the perturbation away. By default the foreground is therefore the
+jittered image itself, shifted so that the patch comes to lie in its new place: it is defined wherever
+alpha is, and the halo is gone. `smoothblend_literal` is the paper's form.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.augment import color_jitter, sample_jitter
+from train.config import SpdConfig
+from train.randomness import log_between
+
+UNIFORMS = 20
+"""How many uniform numbers a sample's perturbation is drawn from."""
+
+_PLACES = 4  # places tried for the paste before one that overlaps the source is accepted
+
+
+def sample_boxes(uniforms: np.ndarray, size: int, config: SpdConfig) -> dict[str, Tensor]:
+    """Choose a source patch and a place for it in each image.
+
+    Args:
+        uniforms: (B, ≥ 4 + 2 × 4) in [0, 1).
+        size: side of the images, in pixels.
+        config: patch areas and aspects.
+
+    Returns:
+        int64 tensors of shape (B,), in pixels: `height`, `width`, `source_y`, `source_x`, `y`, `x`.
+        Both boxes lie wholly inside the image; they overlap by at most half of the patch (where four
+        tries found such a place).
+    """
+    area = log_between(uniforms[:, 0], *config.patch_area) * size**2
+    aspect = log_between(uniforms[:, 1], *config.patch_aspect)
+    least = max(config.patch_min_pixels, config.patch_min_side * size)
+    height = np.clip(np.sqrt(area * aspect), least, size / 2).round()
+    width = np.clip(np.sqrt(area / aspect), least, size / 2).round()
+    source_y = np.floor(uniforms[:, 2] * (size - height + 1))
+    source_x = np.floor(uniforms[:, 3] * (size - width + 1))
+    tries = uniforms[:, 4 : 4 + 2 * _PLACES].reshape(-1, _PLACES, 2)
+    y = np.floor(tries[:, :, 0] * (size - height + 1)[:, None])
+    x = np.floor(tries[:, :, 1] * (size - width + 1)[:, None])
+    overlap = np.clip(1 - np.abs(y - source_y[:, None]) / height[:, None], 0, 1) * np.clip(
+        1 - np.abs(x - source_x[:, None]) / width[:, None], 0, 1
+    )
+    first = np.argmax(overlap <= 0.5, axis=1)
+    every = np.arange(len(first))
+    boxes = dict(height=height, width=width, source_y=source_y, source_x=source_x)
+    boxes |= dict(y=y[every, first], x=x[every, first])
+    return {name: torch.from_numpy(value).long() for name, value in boxes.items()}
+
+
+def smoothblend(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Tensor, Tensor]:
+    """Perturb a small place in each image (paper §3.2).
+
+    Args:
+        images: (B, 3, S, S) in [0, 1].
+        uniforms: (B, 20) in [0, 1): everything random about it.
+        config: `perturbation` chooses the halo-free form or the literal one.
+
+    Returns:
+        The perturbed images, and alpha of shape (B, 1, S, S) in [0, 1]: 0 where nothing changed.
+    """
+    size, device = images.shape[-1], images.device
+    boxes = {name: value.to(device) for name, value in sample_boxes(uniforms, size, config).items()}
+    factors, order = sample_jitter(uniforms[:, 15:20], config.patch_jitter)
+    box = _span(boxes["y"], boxes["height"], size)[:, None, :, None]
+    box = box * _span(boxes["x"], boxes["width"], size)[:, None, None, :]
+
+    shifted = _shift(images, boxes["source_y"] - boxes["y"], boxes["source_x"] - boxes["x"])
+    foreground = color_jitter(shifted, factors, order, weight=box)
+    if config.perturbation == "smoothblend_literal":
+        foreground = foreground * box
+
+    sigma = (config.alpha_sigma * torch.minimum(boxes["height"], boxes["width"])).clamp(min=0.5)
+    alpha = _blurred_span(boxes["y"], boxes["height"], sigma, size)[:, None, :, None]
+    alpha = alpha * _blurred_span(boxes["x"], boxes["width"], sigma, size)[:, None, None, :]
+    alpha = torch.where(alpha < 1 / 512, 0, alpha)  # below half a grey level of the full range: exactly untouched
+
+    changed = torch.lerp(images, foreground, alpha)
+    return _force_change(images, changed, alpha), alpha
+
+
+def _span(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """1.0 on the pixels start … start + length - 1, else 0.0: (B, size)."""
+    pixel = torch.arange(size, device=start.device)
+    return ((pixel >= start[:, None]) & (pixel < (start + length)[:, None])).float()
+
+
+def _blurred_span(start: Tensor, length: Tensor, sigma: Tensor, size: int) -> Tensor:
+    """A span blurred by a Gaussian, in closed form: the blur of a rectangle is the product of two of these."""
+    pixel = torch.arange(size, device=start.device) + 0.5
+    scale = math.sqrt(0.5) / sigma[:, None]
+    after_start = torch.erf((pixel - start[:, None]) * scale)
+    after_end = torch.erf((pixel - (start + length)[:, None]) * scale)
+    return (after_start - after_end) / 2
+
+
+def _shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """The image read `down` and `right` pixels further on, border pixels repeated."""
+    batch, _, size, _ = images.shape
+    pixel = torch.arange(size, device=images.device)
+    rows = (pixel + down[:, None]).clamp(0, size - 1)
+    columns = (pixel + right[:, None]).clamp(0, size - 1)
+    every = torch.arange(batch, device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _force_change(images: Tensor, changed: Tensor, alpha: Tensor) -> Tensor:
+    """Shift the brightness under alpha where the patch happens to look like what it covers.
+
+    A negative equal to its positive would teach noise. Our choice: changes of less than two grey
+    levels count as none, and are replaced by a brightness shift of a tenth, towards mid-grey so that
+    it is not clipped away. No draw is repeated, so nothing has to wait for the device.
+    """
+    unchanged = (changed - images).abs().amax((1, 2, 3), keepdim=True) < 2 / 255
+    covered = (images * alpha).mean((1, 2, 3), keepdim=True) / alpha.mean((1, 2, 3), keepdim=True)
+    towards_gray = torch.where(covered < 0.5, 0.1, -0.1)
+    return torch.where(unchanged, (images + alpha * towards_gray).clamp(0, 1), changed)

@@ -1,0 +1,68 @@
+"""What a finished run leaves for others: the export, and training.json that says how it came about."""
+
+import shlex
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from spd_weights.environment import environment
+from spd_weights.export import export_backbone
+from train.config import recipe_name, to_json
+from train.setup import Run
+
+
+def export_run(run: Run) -> Path:
+    """Write the run's backbone as an export into the run's folder; returns the export's folder."""
+    folder = run.config.out / "export"
+    if run.accelerator.is_main_process:
+        export_backbone(run.method.backbone, folder, training_record(run))
+    run.accelerator.wait_for_everyone()
+    return folder
+
+
+def training_record(run: Run) -> dict[str, Any]:
+    """The facts of a run, JSON-ready; paths of this machine are reduced to names."""
+    config, steps = run.config, run.steps
+    settings = to_json(config)
+    name = data_name(config.data.train)
+    settings["data"] = {**vars(config.data), "train": name}
+    settings["out"] = config.out.name
+    return {
+        "schema": 1,
+        "architecture": config.model.arch,
+        "method": recipe_name(config),
+        "spd_weight": config.spd.weight,
+        "init": data_name(config.model.init),
+        "image_size": config.data.image_size,
+        "mean": list(run.mean),
+        "std": list(run.std),
+        "in_chans": 3,
+        "data": {"name": name, "images": len(run.images), "unreadable": len(run.progress["bad"]), "licence": None},
+        "config": settings,
+        "seed": config.seed,
+        "steps": steps,
+        "epochs": steps / run.schedule.steps_per_epoch,
+        "images_seen": steps * config.optim.batch_size,
+        "global_batch_size": config.optim.batch_size,
+        "seconds": run.progress["seconds"],
+        "processes": run.accelerator.num_processes,
+        "environment": environment(),
+        "final": {
+            key: run.progress["metrics"].get(key)
+            for key in ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "images_per_second")
+        },
+        "command": "python -m train " + shlex.join(_public(argument) for argument in sys.argv[1:]),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def data_name(source: str) -> str:
+    """A name for a dataset or weights that says nothing about this machine: the last part of a local path."""
+    if source.startswith("hf:") or not ("/" in source or Path(source).exists()) or source.startswith("hf-hub:"):
+        return source
+    return Path(source.removeprefix("local-dir:")).resolve().name
+
+
+def _public(argument: str) -> str:
+    return data_name(argument) if "/" in argument and not argument.startswith("--") else argument

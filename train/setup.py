@@ -1,0 +1,151 @@
+"""Everything a run needs before its first step: data, model, optimiser, and where it left off."""
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import timm
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+import spd_weights  # noqa: F401  (registers its names with timm, so that --model.init can be one)
+from spd_weights.errors import SpdError
+from spd_weights.files import read_json, write_json
+from train import checkpoint
+from train.config import Config, to_json
+from train.data import Schedule, open_images
+from train.methods import build_method
+from train.optim import make_optimizer
+
+# What may change between the first launch and a resumed one without changing what the run computes.
+_FREE = {"out", "resume", "compile", "log_every", "checkpoint"}
+
+
+@dataclass
+class Run:
+    """A run between two steps."""
+
+    config: Config
+    accelerator: Accelerator
+    images: datasets.Dataset
+    schedule: Schedule
+    steps: int
+    """Steps of the whole run."""
+    mean: tuple[float, ...]
+    """Normalisation that the backbone expects, for images in [0, 1]."""
+    std: tuple[float, ...]
+    method: nn.Module
+    """The method as built: what is saved."""
+    wrapped: nn.Module
+    """The method as accelerate wraps it: what is called."""
+    optimizer: torch.optim.Optimizer
+    start: int
+    """Steps done before this process began."""
+    progress: dict[str, Any]
+    """JSON-ready: training seconds, unreadable images, last metrics."""
+
+
+def begin(config: Config) -> Run:
+    """Build a run, or rebuild it as its newest valid checkpoint left it.
+
+    Raises:
+        SpdError: data, weights, batch size or the run's folder are not usable.
+    """
+    accelerator = Accelerator(mixed_precision=config.precision)
+    images = open_images(config.data.train)
+    schedule = Schedule(
+        len(images), config.optim.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
+    )
+    torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
+    backbone = make_backbone(config)
+    expected = timm.data.resolve_model_data_config(backbone)
+    method = build_method(config, backbone).to(accelerator.device, memory_format=torch.channels_last)
+    on_gpu = accelerator.device.type == "cuda"
+    if on_gpu and accelerator.num_processes > 1:
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # it cannot run on a CPU
+    optimizer = make_optimizer(method, config.optim, fused=on_gpu)
+
+    if accelerator.is_main_process:
+        prepare_folder(config)
+    accelerator.wait_for_everyone()
+    start, progress = 0, {"seconds": 0.0, "bad": {}, "images": len(images), "metrics": {}}
+    if saved := checkpoint.load_newest(config.out / "checkpoints", accelerator.print):
+        if saved.progress["images"] != len(images):
+            raise SpdError(
+                f"{config.data.train} has {len(images)} images, {saved.progress['images']} when the run in "
+                f"{config.out} began: restore the data, or start over with another --out"
+            )
+        checkpoint.restore(saved, method, optimizer)
+        start, progress = saved.step, saved.progress
+        accelerator.print(f"{config.out}: going on after step {start}", file=sys.stderr)
+
+    if config.compile:
+        method.compile()  # in place, so that the names of its tensors stay what they are
+    wrapped, optimizer = accelerator.prepare(method, optimizer)
+    steps = min(config.optim.epochs * schedule.steps_per_epoch, config.optim.max_steps or sys.maxsize)
+    return Run(
+        config, accelerator, images, schedule, steps, expected["mean"], expected["std"],
+        method, wrapped, optimizer, start, progress,
+    )  # fmt: skip
+
+
+def make_backbone(config: Config) -> nn.Module:
+    """The backbone without a classifier: (B, 3, S, S) to pooled features (B, F).
+
+    Raises:
+        SpdError: timm does not know the architecture, or the starting weights do not exist or do not fit.
+    """
+    arch, init = config.model.arch, config.model.init
+    if not timm.is_model(arch):
+        close = ", ".join(timm.list_models(f"*{arch.split('_')[0]}*")[:8]) or "see timm.list_models()"
+        raise SpdError(f"--model.arch {arch}: timm {timm.__version__} has no such model; did you mean: {close}")
+    options: dict[str, Any] = {"num_classes": 0}
+    if timm.get_pretrained_cfg(arch).fixed_input_size:
+        options["img_size"] = config.data.image_size
+    try:
+        if init in ("none", "timm"):
+            return timm.create_model(arch, pretrained=init == "timm", **options)
+        backbone = timm.create_model(arch, pretrained=False, **options)
+        backbone.load_state_dict(timm.create_model(init, pretrained=True, **options).state_dict())
+        return backbone
+    except SpdError:
+        raise
+    except Exception as error:  # timm, huggingface_hub and safetensors each raise kinds of their own
+        raise SpdError(f"--model.arch {arch} --model.init {init}: {error}") from error
+
+
+def prepare_folder(config: Config) -> None:
+    """Make the run's folder and write config.json, or check that the folder holds the same run.
+
+    Raises:
+        SpdError: the folder holds another run, or one that `--resume never` must not touch.
+    """
+    path, ours = config.out / "config.json", json.loads(json.dumps(to_json(config)))
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_json(path, ours)
+            return
+    except OSError as error:
+        raise SpdError(f"--out {config.out} cannot be written: {error.strerror}") from error
+    if config.resume == "never":
+        raise SpdError(f"--resume never, but {config.out} holds a run: name another --out, or remove that one")
+    theirs = read_json(path)
+    before, now = _flat(theirs), _flat(ours)
+    changed = [
+        f"--{key.replace('_', '-')} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(tuple(_FREE)) and key != "data.workers"
+    ]
+    if changed:
+        raise SpdError(f"{config.out} holds a run with other settings ({'; '.join(changed)}): name another --out")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
