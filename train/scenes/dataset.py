@@ -1,0 +1,81 @@
+"""The scenes as a folder of JPEGs, complete or absent."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from spd_weights.errors import SpdError
+from train.scenes.render import render
+
+VERSION = 1
+"""Raised whenever the same arguments would give other files."""
+
+_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What determines every byte of the folder, VERSION aside."""
+
+    count: int = 2000
+    size: int = 160
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise SpdError for values that cannot make a data set."""
+        for name, value, least in (("count", self.count, 1), ("size", self.size, 32), ("seed", self.seed, 0)):
+            if value < least:
+                raise SpdError(f"--{name} {value}: must be at least {least}")
+
+
+def write(directory: Path, arguments: Arguments, advance: Callable[[], None] = lambda: None) -> bool:
+    """Write the scenes, all of them or none.
+
+    Args:
+        directory: Where; must be absent, empty, or hold these very scenes.
+        arguments: What to render.
+        advance: Called after each scene.
+
+    Returns:
+        Whether anything was written: False if the directory already holds these very scenes.
+
+    Raises:
+        SpdError: The directory holds something else, or cannot be written.
+    """
+    arguments.check()
+    manifest = {"made_by": "train.scenes", "version": VERSION, "arguments": asdict(arguments)}
+    if _already_there(directory, manifest):
+        return False
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    except OSError as error:
+        raise SpdError(f"{directory}: cannot be written ({error.strerror})") from error
+    try:
+        beside.chmod(0o755)
+        for index in range(arguments.count):
+            picture = Image.fromarray(render(index, seed=arguments.seed, size=arguments.size))
+            picture.save(beside / f"{index:06d}.jpg", quality=_QUALITY)
+            advance()
+        (beside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        os.replace(beside, directory)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return True
+
+
+def _already_there(directory: Path, manifest: dict[str, object]) -> bool:
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    try:
+        if json.loads((directory / "manifest.json").read_text()) == manifest:
+            return True
+    except (OSError, ValueError):
+        pass
+    raise SpdError(f"{directory} holds something other than these scenes; name another --to, or remove it first")
