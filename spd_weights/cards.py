@@ -35,10 +35,9 @@ def title(training: Mapping[str, Any]) -> str:
     method = training.get("method")
     weight = training.get("spd_weight")
     how = _METHODS.get(str(method), str(method or "unknown method"))
+    spd = f"with SPD (η = {weight:g})" if weight else "without SPD"
     if weight is None:
         spd = "SPD weight not recorded"
-    else:
-        spd = f"with SPD (η = {weight:g})" if weight else "without SPD"
     data = _data(training).get("name") or UNKNOWN
     return f"{training.get('architecture', UNKNOWN)}, {how} {spd}, on {data}"
 
@@ -103,8 +102,7 @@ def _summary(training: Mapping[str, Any]) -> str:
         return f"{what} Whether SPD was on is {UNKNOWN}."
     if weight == 0:
         return (
-            f"{what} It was trained **without** SPot-the-Difference (SPD): the reference for the same recipe "
-            "with SPD."
+            f"{what} It was trained **without** SPot-the-Difference (SPD): the reference for the same recipe with SPD."
         )
     return (
         f"{what} It was trained with SPot-the-Difference (SPD), a regulariser that asks the features to tell "

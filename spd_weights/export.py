@@ -94,8 +94,7 @@ def check_export(directory: Path) -> dict[str, Any]:
     expected, found = config["spd"]["sha256"], sha256(weights)
     if expected != found:
         raise SpdError(
-            f"{weights} is not the file that {CONFIG} describes: "
-            f"expected sha256 {expected}, found {found}; {_REMEDY}"
+            f"{weights} is not the file that {CONFIG} describes: expected sha256 {expected}, found {found}; {_REMEDY}"
         )
     try:
         ModelCard((directory / CARD).read_text(encoding="utf-8"))

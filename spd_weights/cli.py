@@ -1,0 +1,128 @@
+"""The command `spd-weights`: look, fetch, verify, publish."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from spd_weights import cards, hub
+from spd_weights.catalog import find, load_catalog
+from spd_weights.errors import SpdError
+from spd_weights.export import CARD, RESULTS, TRAINING, WEIGHTS
+from spd_weights.files import read_json, sha256, write_text
+
+_EXAMPLES = """\
+examples:
+  spd-weights list
+  spd-weights info resnet50_spd.simsiam_in1k
+  spd-weights pull resnet50_spd.simsiam_in1k --to weights/simsiam
+  spd-weights pull owner/name --revision main --to weights/mine
+  spd-weights verify runs/mine/export
+  spd-weights publish runs/mine/export --repo owner/name --dry-run
+
+The endpoint, the cache, the token and offline mode are huggingface_hub's own: HF_ENDPOINT, HF_HOME, HF_TOKEN (or
+hf auth login), HF_HUB_OFFLINE. SPD_WEIGHTS_CATALOG names a catalog of your own.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Arguments; None takes the process's.
+
+    Returns:
+        The exit code: 0, or 2 after an error that the user can mend.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except SpdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="spd-weights",
+        description="Backbones that see small defects, as ordinary timm models.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="every weight of the catalog and its status")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser("info", help="one weight: what it is, where it is, its digest")
+    command.add_argument("name", metavar="NAME", help="as spd-weights list prints it")
+    command.set_defaults(run=_info)
+
+    command = commands.add_parser("pull", help="fetch a weight with config and card, and verify it")
+    command.add_argument("name", metavar="NAME", help="a name of the catalog, or owner/name of an export on the Hub")
+    command.add_argument("--revision", metavar="REV", help="commit, branch or tag of owner/name (default: main)")
+    command.add_argument("--to", type=Path, metavar="DIR", help="copy it there (default: the Hub's cache)")
+    command.set_defaults(run=_pull)
+
+    command = commands.add_parser("verify", help="check every byte and tensor of a weight or an export")
+    command.add_argument("target", metavar="NAME|DIR", help="a name as for pull, or the folder of an export")
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser("publish", help="publish an export as one commit, and read it back")
+    command.add_argument("directory", type=Path, metavar="DIR", help="an export: runs/<run>/export")
+    command.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made if it is not there")
+    command.add_argument("--private", action="store_true", help="make the repository private")
+    command.add_argument("--dry-run", action="store_true", help="only say what would change")
+    command.set_defaults(run=_publish)
+
+    command = commands.add_parser("card", help="render README.md of an export from its training.json and results.json")
+    command.add_argument("directory", type=Path, metavar="DIR", help="an export")
+    command.set_defaults(run=_card)
+    return parser
+
+
+def _list(_: argparse.Namespace) -> None:
+    rows = load_catalog().values()
+    width = max((len(row.name) for row in rows), default=0)
+    for row in rows:
+        print(f"{row.name:<{width}}  {row.status:<8}  {row.description}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    row = find(arguments.name)
+    print(row.as_json())
+    print(f"train: {row.command}")
+    if row.status != "planned":
+        print(f'load:  import timm, spd_weights; timm.create_model("{row.name}", pretrained=True)')
+    if row.repo is not None:
+        print(f'       timm.create_model("hf-hub:{row.repo}@{row.revision}", pretrained=True), without this package')
+
+
+def _pull(arguments: argparse.Namespace) -> None:
+    folder = hub.pull(arguments.name, revision=arguments.revision, to=arguments.to)
+    print(f"{folder}\nload: timm.create_model('local-dir:{folder.absolute()}', pretrained=True)")
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    print(hub.verify(arguments.target))
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    done = hub.publish(arguments.directory, arguments.repo, arguments.private, arguments.dry_run)
+    for name, change in done.changes.items():
+        print(f"{change:<9}  {name}")
+    if done.row is None:
+        print(f"dry run: {done.repo} is as it was")
+        return
+    print(done.url)
+    print(f"load: timm.create_model('hf-hub:{done.repo}@{done.commit}', pretrained=True)")
+    print(f"the catalog row that pins it:\n{done.row.as_json()}")
+
+
+def _card(arguments: argparse.Namespace) -> None:
+    directory: Path = arguments.directory
+    training = read_json(directory / TRAINING)
+    results = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else None
+    write_text(directory / CARD, cards.render(training, results, weights_sha256=sha256(directory / WEIGHTS)))
+    print(directory / CARD)
