@@ -1,0 +1,1 @@
+"""How good is a backbone at finding small defects? Frozen features, standard detectors, exact metrics."""

@@ -1,0 +1,134 @@
+"""`python -m eval`: measure weights, or render a report again."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from eval.evaluate import Request, evaluate
+from eval.protocols import PROTOCOLS, Settings
+from eval.report import write_report
+from eval.results import read_results
+from eval.tables import print_tables
+from spd_weights.errors import SpdError
+
+_EPILOG = """
+examples:
+  python -m eval --weights resnet50 --data VisA --out runs/eval
+        a timm model on all of VisA: image and pixel metrics of PaDiM, and runs/eval/report.html
+
+  python -m eval --weights runs/base --weights runs/spd --data VisA --out runs/compare
+        two training runs side by side; give the same --out again to go on after an interruption,
+        or to add weights or categories to the table
+
+  python -m eval --weights hf-hub:owner/name --data my_parts --category screw --image-size 320 --out runs/screw
+        your own photographs, laid out like MVTec AD: screw/train/good, screw/test/good,
+        screw/test/<defect>, screw/ground_truth/<defect>/<name>_mask.png (masks are optional)
+
+  python -m eval report runs/compare
+        render the tables and report.html again from results.json, without the data
+
+weights are a timm model name, hf-hub:<owner>/<repo>, local-dir:<folder>, a run's folder or its export/,
+or random:<timm model> for an untrained network (a floor to compare with).
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code (0, or 2 for input to mend, or 130 when interrupted)."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv[:1] == ["report"]:
+            _render(_report_parser().parse_args(argv[1:]).folder)
+        else:
+            request = _request(argv)
+            evaluate(request)
+            _render(request.out)
+    except SpdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; finished cells are kept, and the same command goes on from them", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _render(folder: Path) -> None:
+    console = Console()
+    print_tables(read_results(folder)["rows"], console)
+    console.print(f"report: {write_report(folder)}", soft_wrap=True)
+
+
+def _request(argv: list[str]) -> Request:
+    defaults = Request(weights=(), data=Path(), out=Path())
+    parser = argparse.ArgumentParser(
+        prog="python -m eval",
+        description="How well do frozen backbones find defects? PaDiM on their features, exact metrics.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--weights", action="extend", nargs="+", required=True, metavar="W", help="what to evaluate; repeatable"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="VisA, or MVTec AD's layout")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results.json and report.html")
+    parser.add_argument("--protocol", nargs="+", choices=list(PROTOCOLS), default=["1cls"])
+    methods = sorted({method for protocol in PROTOCOLS.values() for method in protocol})
+    parser.add_argument("--method", nargs="+", choices=methods, default=["padim"])
+    parser.add_argument(
+        "--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these; default all"
+    )
+    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="repetitions (1)")
+    parser.add_argument(
+        "--image-size",
+        type=_positive,
+        default=defaults.settings.image_size,
+        metavar="PX",
+        help="side of the square that images and masks are resized to (224)",
+    )
+    parser.add_argument(
+        "--padim-dims",
+        type=_positive,
+        metavar="D",
+        help="feature channels PaDiM keeps (550 of 1792 or more, 100 of fewer)",
+    )
+    parser.add_argument("--save-maps", action="store_true", help="keep every anomaly map, as maps.npz a cell")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=defaults.workers,
+        metavar="N",
+        help=f"processes that decode images ({defaults.workers})",
+    )
+    given = parser.parse_args(argv)
+    return Request(
+        weights=given.weights,
+        data=given.data,
+        out=given.out,
+        protocols=given.protocol,
+        methods=given.method,
+        categories=given.category,
+        seeds=given.seeds,
+        settings=Settings(given.image_size, given.padim_dims),
+        save_maps=given.save_maps,
+        workers=max(0, given.workers),
+    )
+
+
+def _report_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval report", description="Render the tables and report.html again from results.json."
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

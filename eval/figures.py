@@ -1,0 +1,112 @@
+"""The pictures of a report, kept beside the numbers so that it renders again without the data set."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from eval.datasets import Category, Sample
+from eval.images import read_image, read_mask
+from eval.metrics import average_precision
+from eval.protocols import Prediction
+
+_LONG_SIDE = 320  # pixels of a figure
+_OUTLINE = (0, 229, 255)
+# From dark violet over red to light yellow: lightness rises throughout, so it reads without colour too.
+_COLOURS = np.array([[24, 12, 60], [98, 20, 110], [172, 43, 85], [229, 92, 48], [251, 166, 10], [252, 250, 160]])
+
+
+def write_figures(
+    folder: Path, category: Category, prediction: Prediction, masks: np.ndarray | None
+) -> dict[str, Any]:
+    """Write photographs and heat maps of the best, median and worst anomaly.
+
+    Ranked by the average precision of the anomaly's own map against its mask; by its image score where
+    there are no masks (or the mask vanishes at the evaluated size).
+
+    Args:
+        folder: Receives `<rank>-photo.jpg` and `<rank>-heat.jpg`.
+        category: The data.
+        prediction: Of its test images.
+        masks: True defects, bool [N, S, S], or None.
+
+    Returns:
+        JSON-ready: `figures`, `heat_range` (map values at the ends of the colours), `ranked_by`,
+        `scores` and `anomalous` of all test images, `vanished_masks`.
+    """
+    anomalies = [i for i, sample in enumerate(category.test) if sample.anomalous]
+    quality = {i: _localisation(prediction.maps[i], masks[i]) for i in anomalies} if masks is not None else {}
+    visible = {i: value for i, value in quality.items() if value is not None}
+    ranking = visible or {i: float(prediction.scores[i]) for i in anomalies}
+    order = sorted(ranking, key=lambda i: ranking[i], reverse=True)
+    normal = np.array([not sample.anomalous for sample in category.test])
+    low = float(np.median(prediction.maps[normal]))
+    high = max(float(np.quantile(prediction.maps, 0.999)), low + 1e-6)
+    figures = []
+    chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    for rank, index in chosen.items():
+        sample = category.test[index]
+        heat = np.clip((prediction.maps[index] - low) / (high - low), 0, 1)
+        width, height = _draw(folder, rank, sample, heat)
+        figures.append(
+            {
+                "rank": rank,
+                "image": sample.image.relative_to(category.folder).as_posix(),
+                "kind": sample.kind,
+                "score": _short(prediction.scores[index]),
+                "higher_than_normals": float(np.mean(prediction.scores[normal] < prediction.scores[index])),
+                "localisation": None if index not in visible else round(visible[index], 4),
+                "width": width,
+                "height": height,
+            }
+        )
+    return {
+        "figures": figures,
+        "heat_range": [_short(low), _short(high)],
+        "ranked_by": "average precision of the map" if visible else "image score",
+        "vanished_masks": len(quality) - len(visible),
+        "scores": [_short(score) for score in prediction.scores],
+        "anomalous": [sample.anomalous for sample in category.test],
+    }
+
+
+def _localisation(anomaly_map: np.ndarray, mask: np.ndarray) -> float | None:
+    return average_precision(anomaly_map, mask) if mask.any() and not mask.all() else None
+
+
+def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray) -> tuple[int, int]:
+    """Save the photograph with the true outline, and the heat map over it; returns the figure's size."""
+    with Image.open(sample.image) as image:
+        scale = _LONG_SIDE / max(image.size)
+        size = tuple(max(1, round(side * scale)) for side in image.size)
+    square = read_image(sample.image, _LONG_SIDE)
+    photo = np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    at = heat * (len(_COLOURS) - 1)
+    colours = np.stack([np.interp(at, np.arange(len(_COLOURS)), c) for c in _COLOURS.T], axis=-1)
+    opacity = (0.25 + 0.6 * heat)[..., None]
+    grey = photo.mean(axis=-1, keepdims=True)
+    for name, picture in (("photo", photo), ("heat", grey * (1 - opacity) + colours * opacity)):
+        if sample.mask:
+            picture = _outlined(picture, read_mask(sample.mask, _LONG_SIDE), size)
+        saved = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+        saved.save(folder / f"{rank}-{name}.jpg", quality=82, optimize=True)
+    return size
+
+
+def _outlined(picture: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Draw the defect's contour just outside of it, with a dark rim so that it shows on any ground."""
+    mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+    inner = ndimage.binary_dilation(mask, iterations=2)
+    line = ndimage.binary_dilation(inner, iterations=1) & ~inner
+    rim = ndimage.binary_dilation(inner, iterations=2) & ~inner & ~line
+    picture = picture.copy()
+    picture[rim] *= 0.35
+    picture[line] = _OUTLINE
+    return picture
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,124 @@
+"""Photographs and masks brought to one square, the same way for both."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from spd_weights.errors import SpdError
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open a picture and read its header only.
+
+    Raises:
+        SpdError: The file is missing or is no picture.
+    """
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise SpdError(f"{path}: no such file; restore it, or remove it from the split") from None
+    except _UNREADABLE as error:
+        raise SpdError(f"{path}: not a readable image ({error}); replace or remove the file") from None
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """Read a photograph, resized to a square.
+
+    No crop: defects near a border stay in view, and masks resized the same way stay aligned. Bicubic with
+    antialiasing, Pillow's, as timm's evaluation transforms do.
+
+    Args:
+        path: Any 8-bit picture; grey and palette pictures become RGB, an alpha channel is dropped.
+        size: Side of the square in pixels.
+
+    Returns:
+        RGB, uint8, shape [size, size, 3].
+
+    Raises:
+        SpdError: The file is missing, truncated, no picture, or has more than 8 bits a channel.
+    """
+    with open_image(path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise SpdError(f"{path}: more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+        return np.asarray(_decode(image, path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+
+
+def read_mask(path: Path, size: int) -> np.ndarray:
+    """Read a defect mask, resized to a square by nearest neighbour.
+
+    Masks hold 0 for background and 255 or a class id (VisA: 1 to 9) elsewhere, so any non-zero is a defect.
+
+    Args:
+        path: A picture of one or more channels; an alpha channel is ignored.
+        size: Side of the square in pixels.
+
+    Returns:
+        bool, shape [size, size]. Small defects can vanish when the square is much smaller than the mask.
+
+    Raises:
+        SpdError: The file is missing, unreadable, or marks no pixel at its own size.
+    """
+    with open_image(path) as image:
+        values = np.asarray(_decode(image, path))
+        channels = len(image.getbands()) - ("A" in image.getbands())
+    defect = values.reshape(*values.shape[:2], -1)[..., :channels].any(axis=-1)
+    if not defect.any():
+        raise SpdError(
+            f"{path}: the mask of an anomaly marks no pixel; mend the mask, or list the image as normal"
+        )
+    square = Image.fromarray(defect.view(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+    return np.asarray(square).view(bool)
+
+
+def batches(paths: Sequence[Path], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """Decode photographs in worker processes, in order.
+
+    Yields:
+        RGB batches, uint8, shape [B, 3, size, size].
+
+    Raises:
+        SpdError: As `read_image`.
+    """
+    loader = DataLoader(
+        _Squares(paths, size), batch_size=batch_size, num_workers=min(workers, len(paths)), collate_fn=_collate
+    )
+    for batch in loader:
+        if isinstance(batch, SpdError):
+            raise batch
+        yield batch
+
+
+class _Squares(Dataset[Tensor | SpdError]):
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self._paths, self._size = paths, size
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Tensor | SpdError:
+        try:
+            return torch.from_numpy(read_image(self._paths[index], self._size).transpose(2, 0, 1).copy())
+        except SpdError as error:  # raised inside a worker it would arrive wrapped in a traceback
+            return error
+
+
+def _collate(items: list[Tensor | SpdError]) -> Tensor | SpdError:
+    for item in items:
+        if isinstance(item, SpdError):
+            return item
+    return torch.stack(items)
+
+
+def _decode(image: Image.Image, path: Path) -> Image.Image:
+    try:
+        image.load()
+    except _UNREADABLE as error:
+        raise SpdError(f"{path}: damaged image ({error}); replace or remove the file") from None
+    return image

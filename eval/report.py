@@ -1,0 +1,4 @@
+"""stub"""
+from pathlib import Path
+def write_report(folder: Path) -> Path:
+    return folder / "report.html"
