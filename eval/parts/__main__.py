@@ -33,9 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help="where to write it; absent or empty"
-    )
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="where to write it; absent or empty")
     parser.add_argument(
         "--objects",
         nargs="+",

@@ -6,7 +6,7 @@ from math import pi
 import numpy as np
 
 from eval.parts.marks import Blob, Fibre, Groove, Hole, Mark, Stain, arc, blot, wander
-from eval.parts.surface import Field, Frame, Patch, Surface, box, disc, ramp
+from eval.parts.surface import Field, Frame, Patch, Surface, box, disc, ramp, rgb
 
 NAME = "biscuit"
 ASPECT = 1274 / 1176  # VisA's cashew
@@ -42,9 +42,7 @@ class Layout:
 def layout(rng: np.random.Generator) -> Layout:
     """Draw one flawless biscuit."""
     pose = Frame(rng.normal(0, 0.015), rng.normal(0, 0.015), rng.normal(0, 0.08), rng.uniform(0.96, 1.04))
-    return Layout(
-        pose, rng.uniform(0.2, 0.8), (rng.normal(0, 0.3), rng.normal(0, 0.3)), int(rng.integers(2**63))
-    )
+    return Layout(pose, rng.uniform(0.2, 0.8), (rng.normal(0, 0.3), rng.normal(0, 0.3)), int(rng.integers(2**63)))
 
 
 def damage(biscuit: Layout, kind: str, rng: np.random.Generator) -> Layout:
@@ -69,9 +67,7 @@ def damage(biscuit: Layout, kind: str, rng: np.random.Generator) -> Layout:
         mark = Stain(spot, radius, tint, seed, edge=0.5)
     elif kind == "crack":
         length = float(np.clip(rng.lognormal(-1.3, 0.4), 0.12, 0.5))
-        mark = Groove(
-            spot, wander(rng, length, 0.38, 16), rng.uniform(0.008, 0.015), 0.012, (0.13, 0.06, 0.02), 0.9
-        )
+        mark = Groove(spot, wander(rng, length, 0.38, 16), rng.uniform(0.008, 0.015), 0.012, (0.13, 0.06, 0.02), 0.9)
     elif kind == "hole":
         mark = Hole(spot, rng.uniform(0.018, 0.045), 0.03, (0.10, 0.05, 0.02), seed)
     elif rng.random() < 0.5:
@@ -95,14 +91,14 @@ def draw(biscuit: Layout, surface: Surface) -> None:
     edge, inside = np.maximum(whole, broken), -whole
     bake = 0.35 * biscuit.bake + 0.30 * (1 - ramp(inside, 0, 0.13))
     bake += 0.25 * (biscuit.browning[0] * patch.u + biscuit.browning[1] * patch.v) / 0.4 + 0.05 * crumb
-    bake = np.clip(bake, 0, 1)[..., None]
-    pale, dark = np.float32((0.74, 0.50, 0.23)), np.float32((0.36, 0.155, 0.04))
+    bake = np.clip(bake, 0, 1)
+    pale, dark = rgb((0.74, 0.50, 0.23)), rgb((0.36, 0.155, 0.04))
     colour = pale + bake * (dark - pale)
     # Where a piece broke off, the paler inside of the dough shows.
-    fresh = (1 - ramp(-broken, 0, 0.016))[..., None]
-    colour = colour + 0.8 * fresh * (np.float32((0.80, 0.64, 0.38)) - colour)
+    fresh = 1 - ramp(-broken, 0, 0.016)
+    colour = colour + 0.8 * fresh * (rgb((0.80, 0.64, 0.38)) - colour)
     height = 0.02 + 0.03 * ramp(inside, 0, 0.03) + 0.0012 * crumb - 0.003 * ramp(pores, 1.1, 2.2)
-    height = height - _relief(patch) - 0.012 * fresh[..., 0] * (1 + 0.3 * pores)
+    height = height - _relief(patch) - 0.012 * fresh * (1 + 0.3 * pores)
     surface.paint(patch, patch.cover(edge), colour, height=height, gloss=0.03, solid=1)
     for mark in biscuit.marks:
         mark.apply(surface)
@@ -113,7 +109,7 @@ def _belt(surface: Surface, rng: np.random.Generator) -> None:
     streaks = rng.standard_normal((surface.shape[0], 1), dtype=np.float32) * 0.5
     streaks = streaks + surface.noise(rng, 0.02)
     tone = 0.23 + 0.012 * streaks + 0.012 * surface.noise(rng, 0.4)
-    surface.albedo[:] = tone[..., None] * np.float32((0.97, 1.0, 1.04))
+    surface.albedo[:] = tone * rgb((0.97, 1.0, 1.04))
     surface.height += 0.0002 * streaks
     surface.gloss[:] = 0.06
 

@@ -1,16 +1,20 @@
 """Light and camera: from a relief to the eight-bit picture."""
 
 from dataclasses import dataclass
-from math import cos, radians, sin
+from math import cos, hypot, radians, sin, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eval.parts.surface import Field, Surface
+from eval.parts.surface import Field, Surface, rgb
 
 SUPERSAMPLING = 2
-"""Relief pixels to a camera pixel, per axis."""
+"""Relief pixels to a camera pixel, per axis; `_binned` relies on it being 2."""
+
+
+LAMP_AZIMUTH = radians(235)
+"""Where the lamp stands on average: at the upper left."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Shot:
         """Draw the small changes of a real inspection line."""
         warmth = rng.normal(0, 0.02)
         return cls(
-            azimuth=radians(rng.normal(235, 14)),
+            azimuth=rng.normal(LAMP_AZIMUTH, 0.25),
             elevation=radians(rng.uniform(48, 60)),
             gain=rng.uniform(0.92, 1.08),
             white=(1 + warmth, 1.0, 1 - warmth),
@@ -54,59 +58,86 @@ def photograph(surface: Surface, shot: Shot) -> NDArray[np.uint8]:
     Returns:
         (h, w, 3) uint8, sRGB.
     """
-    light = _light(surface, shot)
-    h, w = (side // SUPERSAMPLING for side in surface.shape)
-    light = light.reshape(h, SUPERSAMPLING, w, SUPERSAMPLING, 3).mean((1, 3))
-    for axis in (0, 1):
-        light = _three_taps(light, shot.blur, axis)
+    light = _blurred(_binned(_light(surface, shot)), shot.blur)
+    h, w = light.shape[1:]
     x = (np.arange(w, dtype=np.float32) - w / 2) / min(h, w) - shot.centre[0]
     y = (np.arange(h, dtype=np.float32) - h / 2) / min(h, w) - shot.centre[1]
-    falloff = 1 - shot.vignette * (x * x + (y * y)[:, None])
-    light *= (shot.gain * falloff)[..., None] * np.float32(shot.white)
-    display = 255 * np.clip(light, 0, 1) ** (1 / 2.2)
+    falloff = shot.gain * (1 - shot.vignette * (x * x + (y * y)[:, None]))
+    light *= falloff.astype(np.float32) * rgb(shot.white)
+    display = 255 * np.clip(light, 0, 1) ** np.float32(1 / 2.2)
     rng = np.random.default_rng(shot.seed)
-    grain = rng.standard_normal(display.shape, dtype=np.float32)
+    grain = rng.standard_normal(display.shape, dtype=np.float32) * np.float32(shot.noise)
     # Read noise plus shot noise, which grows with the square root of the signal.
-    display += grain * shot.noise * np.sqrt(0.3 + display / 182)
-    return np.clip(display + 0.5, 0, 255).astype(np.uint8)
+    display += grain * np.sqrt(0.3 + display * np.float32(1 / 182))
+    return np.clip(display + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _light(surface: Surface, shot: Shot) -> Field:
     """Lambert and mirror reflection of one lamp, cast shadows and dimmed corners, linear RGB."""
     height = surface.height
-    slope_y, slope_x = np.gradient(height, surface.pixel)
     flat = cos(shot.elevation)
     lx, ly, lz = flat * cos(shot.azimuth), flat * sin(shot.azimuth), sin(shot.elevation)
+    slope_x, slope_y = _slope(height, surface.pixel), _slope(height.T, surface.pixel).T
     length = np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
-    diffuse = np.maximum((lz - lx * slope_x - ly * slope_y) / length, 0)
-    half = np.sqrt(lx * lx + ly * ly + (lz + 1) ** 2)
-    mirror = np.maximum(((lz + 1) - lx * slope_x - ly * slope_y) / (length * half), 0)
-    mirror = mirror**4
-    sheen = 0.25 * mirror + 2.2 * mirror**8  # powers 4 and 32: a wide sheen and a sharp highlight
-    lit = _unshadowed(height, (lx, ly, lz), surface.pixel)
-    ambient = 0.38 * _openness(height)
+    toward = (np.float32(lx) * slope_x + np.float32(ly) * slope_y) / length
+    upward = 1 / length
+    half = sqrt(lx * lx + ly * ly + (lz + 1) ** 2)
+    mirror = np.maximum((np.float32(lz + 1) * upward - toward) * np.float32(1 / half), 0)
+    diffuse = np.maximum(np.float32(lz) * upward - toward, 0)
+    mirror *= mirror
+    mirror *= mirror
+    sharp = mirror * mirror
+    sharp *= sharp
+    sharp *= sharp
+    sheen = 0.25 * mirror + 2.2 * sharp  # powers 4 and 32 of the cosine: a wide sheen and a highlight
+    # Shadows are soft: the camera's own resolution is enough for them.
+    coarse = _binned(height)
+    lit = _unshadowed(coarse, (lx, ly, lz), surface.pixel * SUPERSAMPLING)
+    ambient = _repeated(0.38 * _openness(coarse))
+    lit = _repeated(lit)
     shade = ambient + 0.78 * diffuse * lit
-    return surface.albedo * shade[..., None] + (surface.gloss * sheen * (0.25 + 0.75 * lit))[..., None]
+    sheen *= surface.gloss * (0.25 + 0.75 * lit)
+    light = surface.albedo * shade
+    light += sheen
+    return light
 
 
 def _unshadowed(height: Field, lamp: tuple[float, float, float], pixel: float) -> Field:
     """1 where the lamp is seen, 0 in the shadow of something higher."""
-    lx, ly, lz = lamp
-    rise = lz / np.hypot(lx, ly)
+    flat = hypot(lamp[0], lamp[1])
+    rise = lamp[2] / flat
     lit = np.ones_like(height)
     for reach in (0.006, 0.012, 0.02, 0.03, 0.045):
-        dx, dy = round(reach * lx / np.hypot(lx, ly) / pixel), round(reach * ly / np.hypot(lx, ly) / pixel)
+        dx, dy = round(reach * lamp[0] / flat / pixel), round(reach * lamp[1] / flat / pixel)
         blocked = (_shifted(height, dx, dy) - height - reach * rise) / (0.3 * reach)
-        np.minimum(lit, 1 - np.clip(blocked + 0.5, 0, 1), out=lit)
-    return lit
+        np.minimum(lit, 0.5 - blocked, out=lit)
+    return np.clip(lit, 0, 1)
 
 
 def _openness(height: Field) -> Field:
     """Part of the sky seen: less beside a step upwards (ambient occlusion)."""
     h, w = height.shape
-    small = Image.fromarray(height).resize((w // 8, h // 8), Image.Resampling.BOX)
+    small = Image.fromarray(height).resize((w // 4, h // 4), Image.Resampling.BOX)
     around = np.asarray(small.resize((w, h), Image.Resampling.BICUBIC))
     return 1 - np.clip((around - height) * 14, 0, 0.6)
+
+
+def _slope(height: Field, pixel: float) -> Field:
+    """Central difference along the last axis."""
+    slope = np.empty_like(height)
+    slope[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * np.float32(0.5 / pixel)
+    slope[:, 0], slope[:, -1] = slope[:, 1], slope[:, -2]
+    return slope
+
+
+def _binned(field: Field) -> Field:
+    """Mean over each camera pixel."""
+    rows = field[..., 0::2, :] + field[..., 1::2, :]
+    return (rows[..., 0::2] + rows[..., 1::2]) * np.float32(0.25)
+
+
+def _repeated(field: Field) -> Field:
+    return field.repeat(SUPERSAMPLING, 0).repeat(SUPERSAMPLING, 1)
 
 
 def _shifted(field: Field, dx: int, dy: int) -> Field:
@@ -117,7 +148,10 @@ def _shifted(field: Field, dx: int, dy: int) -> Field:
     return field[rows][:, columns]
 
 
-def _three_taps(light: Field, weight: float, axis: int) -> Field:
-    before = np.take(light, np.r_[0, 0 : light.shape[axis] - 1], axis)
-    after = np.take(light, np.r_[1 : light.shape[axis], light.shape[axis] - 1], axis)
-    return (1 - 2 * weight) * light + weight * (before + after)
+def _blurred(light: Field, weight: float) -> Field:
+    """Three-tap blur of (3, h, w) along both axes, edges repeated."""
+    centre, beside = np.float32(1 - 2 * weight), np.float32(weight)
+    tall = np.pad(light, ((0, 0), (1, 1), (0, 0)), "edge")
+    light = centre * light + beside * (tall[:, :-2] + tall[:, 2:])
+    wide = np.pad(light, ((0, 0), (0, 0), (1, 1)), "edge")
+    return centre * light + beside * (wide[:, :, :-2] + wide[:, :, 2:])

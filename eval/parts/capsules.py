@@ -1,12 +1,12 @@
 """Two-coloured gelatine capsules lying loose on a conveyor belt."""
 
 from dataclasses import dataclass, replace
-from math import cos, hypot, pi, sin
+from math import pi
 
 import numpy as np
 
 from eval.parts.marks import Dent, Fibre, Groove, Mark, Stain, arc, wander
-from eval.parts.surface import Colour, Frame, Surface, ramp
+from eval.parts.surface import Colour, Frame, Surface, length, ramp, rgb
 
 NAME = "capsules"
 ASPECT = 1500 / 1000  # VisA's capsules
@@ -45,29 +45,21 @@ class Layout:
 def layout(rng: np.random.Generator) -> Layout:
     """Scatter about fifteen capsules so that none touches another, whole ones in the picture only."""
     frames: list[Frame] = []
+    axes = np.empty((0, 2))  # points along the axes of the capsules already placed
     for _ in range(400):
-        frame = Frame(rng.uniform(-0.62, 0.62), rng.uniform(-0.38, 0.38), rng.uniform(0, 2 * pi))
-        if all(_apart(frame, other) for other in frames):
+        frame = Frame(rng.uniform(-0.62, 0.62), rng.uniform(-0.37, 0.37), rng.uniform(0, 2 * pi))
+        axis = np.array([frame.to(t * _HALF, 0) for t in (-1.0, -0.33, 0.33, 1.0)])
+        reach = np.abs(axis).max(0) + _RADIUS
+        gap = np.linalg.norm(axis[:, None] - axes, axis=-1)
+        if reach[0] < ASPECT / 2 and reach[1] < 0.5 and (gap > 2.3 * _RADIUS).all():
             frames.append(frame)
+            axes = np.concatenate([axes, axis])
         if len(frames) == 15:
             break
     capsules = tuple(
         Capsule(frame, rng.normal(0, 0.006), rng.uniform(0.92, 1.08), rng.normal(0, 0.12)) for frame in frames
     )
     return Layout(capsules, rng.uniform(0.9, 1.1), rng.uniform(0, 1), int(rng.integers(2**63)))
-
-
-def _apart(one: Frame, other: Frame) -> bool:
-    spots = (-1.0, -0.33, 0.33, 1.0)
-    return all(
-        hypot(
-            one.x + a * _HALF * cos(one.angle) - other.x - b * _HALF * cos(other.angle),
-            one.y + a * _HALF * sin(one.angle) - other.y - b * _HALF * sin(other.angle),
-        )
-        > 2.3 * _RADIUS
-        for a in spots
-        for b in spots
-    )
 
 
 def damage(scene: Layout, kind: str, rng: np.random.Generator) -> Layout:
@@ -114,13 +106,13 @@ def draw(scene: Layout, surface: Surface) -> None:
 
 def _belt(scene: Layout, surface: Surface) -> None:
     rng = np.random.default_rng(scene.seed)
-    patch = surface.patch(Frame(), 2.0)
     wear = surface.noise(rng, 0.25, 2)
     grain = surface.noise(rng, 0.008)
-    rib = np.sin((patch.v + np.float32(0.02 * scene.shift)) * np.float32(2 * pi / 0.02))
-    weave = rib * np.sin((patch.u + np.float32(0.02 * scene.shift)) * np.float32(2 * pi / 0.02))
-    tone = scene.belt * (1 + 0.10 * weave + 0.06 * wear + 0.06 * grain)
-    surface.albedo[:] = tone[..., None] * np.float32((0.035, 0.085, 0.10))
+    pitch = np.float32(2 * pi / 0.02)
+    weave = np.sin((surface.x + np.float32(0.02 * scene.shift)) * pitch)
+    weave = weave * np.sin((surface.y[:, None] + np.float32(0.02 * scene.shift)) * pitch)
+    tone = np.float32(scene.belt) * (1 + 0.10 * weave + 0.06 * (wear + grain))
+    surface.albedo[:] = tone * rgb((0.035, 0.085, 0.10))
     surface.height += 0.0012 * weave + 0.0004 * grain
     surface.gloss[:] = 0.02
 
@@ -130,14 +122,14 @@ def _capsule(capsule: Capsule, surface: Surface, number: int) -> None:
     patch = surface.patch(capsule.frame, reach + 0.01, _RADIUS + abs(capsule.bend) * reach**2)
     v = patch.v - np.float32(capsule.bend) * (patch.u * patch.u - np.float32(_HALF**2 / 2))
     along = np.maximum(np.abs(patch.u) - _HALF, 0)
-    across = np.hypot(along, v)
+    across = length(along, v)
     on_cap = 1 - ramp(patch.u, capsule.seam - 0.002, capsule.seam + 0.002)
     radius = _RADIUS * (0.955 + 0.045 * on_cap)  # the cap slides over the body
     cover = patch.cover(across - radius)
     if not capsule.capped:
         cover = cover * patch.cover(capsule.seam - patch.u)
     profile = np.sqrt(np.clip(radius * radius - across * across, 0, None))
-    colour = np.float32(_BODY) + on_cap[..., None] * (np.float32(_CAP) - np.float32(_BODY))
+    colour = rgb(_BODY) + on_cap * (rgb(_CAP) - rgb(_BODY))
     surface.paint(
         patch, cover, colour * np.float32(capsule.shade), height=_RADIUS * 0.3 + profile, gloss=0.4, solid=1,
         owner=number,
@@ -149,7 +141,7 @@ def _capsule(capsule: Capsule, surface: Surface, number: int) -> None:
 def _open_end(capsule: Capsule, surface: Surface, number: int) -> None:
     """The mouth of a body without its cap, filled with powder."""
     patch = surface.patch(capsule.frame.at(capsule.seam, 0), _RADIUS)
-    mouth = np.hypot(patch.u / 0.35, patch.v) - 0.93 * _RADIUS
+    mouth = length(patch.u / 0.35, patch.v) - 0.93 * _RADIUS
     surface.paint(patch, patch.cover(mouth), (0.12, 0.08, 0.04), gloss=0.0, solid=1, owner=number)
-    fill = np.hypot((patch.u - 0.004) / 0.3, patch.v) - 0.75 * _RADIUS
+    fill = length((patch.u - 0.004) / 0.3, patch.v) - 0.75 * _RADIUS
     surface.paint(patch, patch.cover(fill), _POWDER, lift=0.002)

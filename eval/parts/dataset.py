@@ -100,9 +100,7 @@ def _already_there(directory: Path, manifest: dict[str, object]) -> bool:
             return True
     except (OSError, ValueError, AttributeError):
         pass
-    raise SpdError(
-        f"{directory} holds something other than this data set; name another --to, or remove it first"
-    )
+    raise SpdError(f"{directory} holds something other than this data set; name another --to, or remove it first")
 
 
 def _write_object(root: Path, name: str, arguments: Arguments, advance: Callable[[], None]) -> list[str]:
@@ -113,9 +111,7 @@ def _write_object(root: Path, name: str, arguments: Arguments, advance: Callable
         if anomalous:
             (data / "Masks" / folder).mkdir(parents=True)
         for index in range(count):
-            picture, mask, kinds = render(
-                name, index, seed=arguments.seed, size=arguments.size, anomalous=anomalous
-            )
+            picture, mask, kinds = render(name, index, seed=arguments.seed, size=arguments.size, anomalous=anomalous)
             image_path, mask_path = _paths(name, anomalous, index)
             Image.fromarray(picture).save(root / image_path, "JPEG", quality=_QUALITY)
             if anomalous:

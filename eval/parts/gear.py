@@ -5,8 +5,9 @@ from math import pi
 
 import numpy as np
 
+from eval.parts.camera import LAMP_AZIMUTH
 from eval.parts.marks import Blob, Fibre, Groove, Mark, Stain, arc, wander
-from eval.parts.surface import Frame, Surface, box, disc, ramp
+from eval.parts.surface import Frame, Surface, box, disc, ramp, rgb
 
 NAME = "gear"
 ASPECT = 1300 / 1154  # VisA's pipe_fryum
@@ -35,9 +36,7 @@ def layout(rng: np.random.Generator) -> Layout:
     pose = Frame(rng.normal(0, 0.015), rng.normal(0, 0.012), rng.uniform(0, 2 * pi), rng.uniform(0.97, 1.03))
     length = tuple(float(x) for x in rng.normal(1, 0.01, _TEETH))
     lean = tuple(float(x) for x in rng.normal(0, 0.008, _TEETH))
-    return Layout(
-        pose, length, lean, rng.uniform(0.93, 1.07), rng.uniform(0.9, 1.1), int(rng.integers(2**63))
-    )
+    return Layout(pose, length, lean, rng.uniform(0.93, 1.07), rng.uniform(0.9, 1.1), int(rng.integers(2**63)))
 
 
 def damage(gear: Layout, kind: str, rng: np.random.Generator) -> Layout:
@@ -77,12 +76,12 @@ def damage(gear: Layout, kind: str, rng: np.random.Generator) -> Layout:
 def draw(gear: Layout, surface: Surface) -> None:
     """Draw the cloth, the gear, then the marks."""
     rng = np.random.default_rng(gear.seed)
-    everywhere = surface.patch(Frame(0, 0, 0.35), 2.0)
     grain = surface.noise(rng, 0.007)
-    twill = np.sin((everywhere.u + 0.004 * grain) * np.float32(2 * pi / 0.016))
+    across, down = surface.x * np.float32(369), surface.y[:, None] * np.float32(135)
+    twill = np.sin(across) * np.cos(down) + np.cos(across) * np.sin(down)  # sin(across + down), cheaply
     fold = surface.noise(rng, 0.35, 2)
     tone = gear.cloth * 0.34 * (1 + 0.08 * twill + 0.06 * grain + 0.04 * fold)
-    surface.albedo[:] = tone[..., None] * np.float32((0.85, 0.95, 1.15))
+    surface.albedo[:] = tone * rgb((0.85, 0.95, 1.15))
     surface.height += 0.001 * twill + 0.003 * fold
     _body(gear, surface, rng)
     for mark in gear.marks:
@@ -92,7 +91,8 @@ def draw(gear: Layout, surface: Surface) -> None:
 def _body(gear: Layout, surface: Surface, rng: np.random.Generator) -> None:
     patch = surface.patch(gear.pose, 1.05 * _TIP)
     radius = disc(patch.u, patch.v, 0)
-    place = np.arctan2(patch.v, patch.u) * np.float32(_TEETH / (2 * pi))
+    angle = np.arctan2(patch.v, patch.u)
+    place = angle * np.float32(_TEETH / (2 * pi))
     tooth = np.round(place).astype(np.int16)
     out = np.clip((radius - _ROOT) / (_TIP - _ROOT), 0, 1.1)
     lean = np.float32(gear.lean)[tooth] * out
@@ -104,13 +104,16 @@ def _body(gear: Layout, surface: Surface, rng: np.random.Generator) -> None:
     bore = disc(patch.u, patch.v, 0.062)
     key = box(patch.u - 0.06, patch.v, 0.022, 0.016)
     hollow = np.minimum(bore, key)
-    turn = np.round(np.arctan2(patch.v, patch.u) * np.float32(6 / (2 * pi))) * np.float32(2 * pi / 6)
+    turn = np.round(angle * np.float32(6 / (2 * pi))) * np.float32(2 * pi / 6)
     hollow = np.minimum(hollow, disc(patch.u - 0.205 * np.cos(turn), patch.v - 0.205 * np.sin(turn), 0.042))
     edge = np.maximum(edge, -hollow)
-    rings = np.interp(radius, np.linspace(0, 0.43, 180), rng.standard_normal(180)).astype(np.float32)
+    profile = np.interp(np.arange(1000), np.arange(0, 1000, 5), rng.standard_normal(200)).astype(np.float32)
+    rings = profile[np.minimum(radius * np.float32(2200), 999).astype(np.int16)]
     web = ramp(radius, 0.105, 0.115) * (1 - ramp(radius, 0.295, 0.305))
     height = 0.045 + 0.012 * ramp(-edge, 0, 0.010) - 0.016 * web + 0.00012 * rings
-    tone = gear.tone * (0.36 + 0.012 * rings - 0.05 * web)
-    colour = tone[..., None] * np.float32((1.0, 0.98, 0.95))
+    # A turned face mirrors the lamp in two opposite wedges.
+    toward_lamp = np.cos(angle + np.float32(gear.pose.angle - LAMP_AZIMUTH))
+    tone = gear.tone * (0.20 + 0.20 * toward_lamp**2 + 0.012 * rings - 0.04 * web)
+    colour = tone * rgb((1.0, 0.98, 0.95))
     gloss = 0.32 + 0.02 * rings
     surface.paint(patch, patch.cover(edge), colour, height=height, gloss=gloss, solid=1)

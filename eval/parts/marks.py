@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.parts.surface import Colour, Frame, Surface, disc, polyline, ramp
+from eval.parts.surface import Colour, Frame, Surface, disc, polyline, ramp, rgb
 
 
 class Mark(Protocol):
@@ -58,7 +58,7 @@ class Stain:
         cover = (1 - ramp(shape, -self.edge, 0.1)) * surface.solid[patch.area]
         rim = np.exp(-(((shape + self.edge / 2) / 0.18) ** 2))
         full = (0.75 + 0.25 * rim) * cover
-        tinted = surface.albedo[patch.area] * np.float32(self.tint)
+        tinted = surface.albedo[(slice(None), *patch.area)] * rgb(self.tint)
         surface.paint(patch, full, tinted, gloss=self.gloss)
 
 

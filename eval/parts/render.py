@@ -38,8 +38,7 @@ def render(
     """
     part = OBJECTS[name]
     streams = [
-        np.random.default_rng([seed, zlib.crc32(name.encode()), anomalous, index, stream])
-        for stream in range(3)
+        np.random.default_rng([seed, zlib.crc32(name.encode()), anomalous, index, stream]) for stream in range(3)
     ]
     scene, shot = part.layout(streams[0]), Shot.draw(streams[1])
     picture, owner = _expose(part, scene, shot, size)
@@ -59,9 +58,7 @@ def _kinds(part: ModuleType, index: int, rng: np.random.Generator) -> tuple[str,
     return (part.KINDS[first], part.KINDS[second])
 
 
-def _expose(
-    part: ModuleType, scene: object, shot: Shot, size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _expose(part: ModuleType, scene: object, shot: Shot, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the picture and, at the relief's resolution, which loose part each pixel shows."""
     surface = Surface((size * SUPERSAMPLING, round(size * part.ASPECT) * SUPERSAMPLING))
     part.draw(scene, surface)
