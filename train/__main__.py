@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import tyro
 
@@ -18,13 +19,21 @@ The same command again goes on where the run was interrupted. RECIPE --help expl
 Exit codes: 0 done, 2 something to mend (the message says what), 130 interrupted (the run can go on)."""
 
 
-def main() -> int:
-    """Parse the command line, train, and turn expected failures into one message."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, train, and turn expected failures into one message.
+
+    Args:
+        arguments: what follows `python -m train`; by default this process's own.
+
+    Returns:
+        The exit code.
+    """
     try:
         config = tyro.extras.subcommand_cli_from_dict(
             RECIPES,
             prog="python -m train",
             description=_DESCRIPTION,
+            args=arguments,
         )
         if config.print_config:
             print(json.dumps(to_json(config), indent=2))

@@ -78,7 +78,8 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class SpdConfig:
-    """SPot-the-Difference (Zou et al., ECCV 2022): pull an image towards its weak global augmentation, push it away from a locally perturbed copy. The paper gives no strengths; these are our choices."""
+    """SPot-the-Difference (Zou et al., ECCV 2022): pull an image towards its weak global augmentation,
+    push it away from a locally perturbed copy. The paper gives no strengths; these are our choices."""
 
     weight: float = 0.1
     """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is the bare base method, at its cost."""
@@ -149,7 +150,7 @@ class Config:
     compile: bool = False
     """Compile the model with torch.compile: a slow first step, then faster ones."""
     resume: Literal["auto", "never"] = "auto"
-    """auto goes on from the newest valid checkpoint in the run's folder; never starts over, and refuses a used folder."""
+    """auto goes on from the newest valid checkpoint in the run's folder; never refuses a folder that holds a run."""
     print_config: bool = False
     """Print the resolved configuration as JSON and stop."""
     log_every: int = 10
@@ -172,7 +173,8 @@ class Config:
 
 @dataclass(frozen=True, kw_only=True)
 class SimSiam(Config):
-    """SimSiam (Chen & He, CVPR 2021): two views of an image attract each other, with a predictor and a stop-gradient. Defaults as in the paper's ResNet-50 runs: 100 epochs, batch 512."""
+    """SimSiam (Chen & He, CVPR 2021): two views of an image attract each other, with a predictor and a
+    stop-gradient. Defaults as in its ResNet-50 runs: 100 epochs, batch 512."""
 
     simsiam: SimSiamConfig = SimSiamConfig()
 

@@ -46,7 +46,9 @@ def open_images(source: str) -> datasets.Dataset:
         return _encoded(table, source)
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise SpdError(f"{source}: no such folder; --data.train takes a folder of images or shards, or hf:owner/dataset")
+        raise SpdError(
+            f"{source}: no such folder; --data.train takes a folder of images or shards, or hf:owner/dataset"
+        )
     for suffix, builder in _SHARDS.items():
         shards = sorted(glob.glob(glob.escape(str(folder)) + f"/**/*{suffix}", recursive=True))
         shards = [shard for shard in shards if Path(shard).name.startswith("train")] or shards

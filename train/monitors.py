@@ -87,7 +87,7 @@ class Bar:
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def advance(self, step: int, metrics: dict[str, Any] | None) -> None:
         """Move to `step` steps done; show new metrics where there are any."""

@@ -44,9 +44,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, constant
     return peak * 0.5 * (1 + math.cos(math.pi * step / (config.epochs * steps_per_epoch)))
 
 
-def set_learning_rate(
-    optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps_per_epoch: int
-) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     """Write the step's learning rate into every parameter group; returns the scheduled one."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, step, steps_per_epoch, group["constant_lr"])

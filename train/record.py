@@ -38,7 +38,12 @@ def training_record(run: Run) -> dict[str, Any]:
         "mean": list(run.mean),
         "std": list(run.std),
         "in_chans": 3,
-        "data": {"name": name, "images": len(run.images), "unreadable": len(run.progress["bad"]), "licence": None},
+        "data": {
+            "name": name,
+            "images": len(run.images),
+            "unreadable": len(run.progress["bad"]),
+            "licence": None,
+        },
         "config": settings,
         "seed": config.seed,
         "steps": steps,

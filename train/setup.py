@@ -19,9 +19,10 @@ from train.config import Config, to_json
 from train.data import Schedule, open_images
 from train.methods import build_method
 from train.optim import make_optimizer
+from train.views import memory_layout
 
 # What may change between the first launch and a resumed one without changing what the run computes.
-_FREE = {"out", "resume", "compile", "log_every", "checkpoint"}
+_FREE = {"out", "resume", "compile", "log_every", "checkpoint", "data.workers", "optim.max_steps"}
 
 
 @dataclass
@@ -57,12 +58,16 @@ def begin(config: Config) -> Run:
     accelerator = Accelerator(mixed_precision=config.precision)
     images = open_images(config.data.train)
     schedule = Schedule(
-        len(images), config.optim.batch_size, config.seed, accelerator.process_index, accelerator.num_processes
+        len(images),
+        config.optim.batch_size,
+        config.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
     )
     torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
     backbone = make_backbone(config)
     expected = timm.data.resolve_model_data_config(backbone)
-    method = build_method(config, backbone).to(accelerator.device, memory_format=torch.channels_last)
+    method = build_method(config, backbone).to(accelerator.device, memory_format=memory_layout(accelerator.device))
     on_gpu = accelerator.device.type == "cuda"
     if on_gpu and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # it cannot run on a CPU
@@ -138,7 +143,7 @@ def prepare_folder(config: Config) -> None:
     changed = [
         f"--{key.replace('_', '-')} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(tuple(_FREE)) and key != "data.workers"
+        if before.get(key) != now.get(key) and key.split(".")[0] not in _FREE and key not in _FREE
     ]
     if changed:
         raise SpdError(f"{config.out} holds a run with other settings ({'; '.join(changed)}): name another --out")

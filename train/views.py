@@ -11,6 +11,11 @@ from train.config import Config
 from train.randomness import between, log_between, uniforms
 
 
+def memory_layout(device: torch.device) -> torch.memory_format:
+    """The layout that convolutions are fastest in: channels last on a GPU, which is up to 4 × slower on a CPU."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 class ViewMaker:
     """Turns decoded crops into the views that a method is trained on, on the training device."""
 
@@ -24,6 +29,7 @@ class ViewMaker:
             device: where views are made and returned.
         """
         self.config, self.device = config, device
+        self.layout = memory_layout(device)
         self.mean = torch.tensor(mean, device=device)[:, None, None]
         self.std = torch.tensor(std, device=device)[:, None, None]
 
@@ -41,9 +47,8 @@ class ViewMaker:
         """
         views = self.unnormalized(crops, indices, epoch)
         views.pop("alpha", None)
-        layout = torch.channels_last
         return {
-            name: ((view - self.mean) / self.std).contiguous(memory_format=layout) for name, view in views.items()
+            name: ((view - self.mean) / self.std).contiguous(memory_format=self.layout) for name, view in views.items()
         }
 
     def unnormalized(self, crops: Tensor, indices: np.ndarray, epoch: int) -> dict[str, Tensor]:
@@ -80,7 +85,10 @@ class ViewMaker:
         blur = augment.blur_matrix(
             self._blur_sigma(u[:, 0:2], config.weak_blur_sigma, config.weak_blur_probability, size), size
         )
-        area, aspect = between(u[:, 2], *config.weak_crop_area), log_between(u[:, 3], *config.weak_crop_aspect)
+        area, aspect = (
+            between(u[:, 2], *config.weak_crop_area),
+            log_between(u[:, 3], *config.weak_crop_aspect),
+        )
         height, width = (np.minimum(1, np.sqrt(area * a)) * size for a in (1 / aspect, aspect))
         top, left = u[:, 4] * (size - height), u[:, 5] * (size - width)
         crop_rows, crop_columns = (

@@ -1,0 +1,95 @@
+"""A checkpoint is complete or absent, and gives back what was put in."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from train import checkpoint
+from train.checkpoint import Checkpoint
+
+
+def trained(seed: int = 0, momentum: float = 0.9) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(
+        [{"params": model[0].parameters(), "constant_lr": True}, {"params": model[1:].parameters()}],
+        lr=0.1,
+        momentum=momentum,
+    )
+    for _ in range(3):
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, optimizer
+
+
+def save(folder: Path, step: int, keep: int = 5, seed: int = 0) -> Path:
+    model, optimizer = trained(seed)
+    return checkpoint.save(folder, Checkpoint(step, model.state_dict(), optimizer.state_dict(), {"n": step}), keep)
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path):
+    model, optimizer = trained()
+    written = Checkpoint(7, model.state_dict(), optimizer.state_dict(), {"seconds": 1.5, "bad": {"3": "x.jpg"}})
+    checkpoint.save(tmp_path, written, keep=1)
+    read = checkpoint.load_newest(tmp_path)
+    assert (read.step, read.progress) == (7, written.progress)
+    other, other_optimizer = trained(seed=1)
+    checkpoint.restore(read, other, other_optimizer)
+    for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    before, after = optimizer.state_dict(), other_optimizer.state_dict()
+    assert before["param_groups"] == after["param_groups"]
+    for i, entry in before["state"].items():
+        assert torch.equal(entry["momentum_buffer"], after["state"][i]["momentum_buffer"])
+
+
+def test_adam_state_with_step_tensors_survives(tmp_path: Path):
+    model, _ = trained()
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(8, 4)).square().mean().backward()
+    optimizer.step()
+    checkpoint.save(tmp_path, Checkpoint(1, model.state_dict(), optimizer.state_dict(), {}), keep=1)
+    other = torch.optim.AdamW(model.parameters())
+    checkpoint.restore(checkpoint.load_newest(tmp_path), model, other)
+    assert other.state_dict()["state"][0]["step"] == 1
+
+
+def test_only_the_newest_are_kept(tmp_path: Path):
+    for step in (10, 20, 100, 1000):
+        save(tmp_path, step, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000100", "step-00001000"]
+    assert checkpoint.load_newest(tmp_path).step == 1000
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_message(tmp_path: Path, name: str, harm: str):
+    save(tmp_path, 1)
+    file = save(tmp_path, 2, seed=1) / name
+    content = bytearray(file.read_bytes())
+    if harm == "remove":
+        file.unlink()
+    else:
+        middle = len(content) // 2
+        content[middle] ^= 0xFF
+        file.write_bytes(bytes(content) if harm == "flip" else bytes(content[:middle]))
+    warnings: list[str] = []
+    assert checkpoint.load_newest(tmp_path, warnings.append).step == 1
+    assert "step-00000002" in warnings[0]
+
+
+def test_leftovers_of_a_save_that_was_killed_are_not_taken_for_a_checkpoint(tmp_path: Path):
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    newest.rename(tmp_path / ".step-00000002.tmp")
+    assert checkpoint.load_newest(tmp_path).step == 1
+    save(tmp_path, 2)
+    assert checkpoint.load_newest(tmp_path).step == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+
+
+def test_an_empty_folder_has_none(tmp_path: Path):
+    assert checkpoint.load_newest(tmp_path / "absent") is None

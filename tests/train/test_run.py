@@ -1,0 +1,222 @@
+"""Whole runs: what they write, that they survive being killed, and what they say when they cannot go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+
+from spd_weights.errors import SpdError
+from tests.train.helpers import ARCH, ROOT, arguments, run_train, small_config, write_photos
+from train.__main__ import main
+from train.config import CheckpointConfig, OptimConfig, SpdConfig
+from train.loop import pretrain
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos(tmp_path_factory.mktemp("photos"), 24)
+
+
+@pytest.fixture(scope="module")
+def finished(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs of three steps, uninterrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    pretrain(small_config(photos, out))
+    return out
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "export" / "model.safetensors")
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    for (name, left), right in zip(weights(a).items(), weights(b).values(), strict=True):
+        assert torch.equal(left, right), name
+
+
+def test_a_run_writes_what_is_promised(finished: Path):
+    assert sorted(p.name for p in finished.iterdir()) == ["checkpoints", "config.json", "export", "metrics.jsonl"]
+    assert [p.name for p in sorted((finished / "checkpoints").iterdir())] == ["step-00000003", "step-00000006"]
+    assert json.loads((finished / "config.json").read_text())["optim"]["batch_size"] == 8
+    lines = metrics(finished)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert set(lines[0]) == {
+        "step", "epoch", "loss", "loss_base", "loss_spd", "spd_accuracy", "lr", "feature_std", "images_per_second",
+        "data_wait_fraction",
+    }  # fmt: skip
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["loss_base"] + 0.1 * line["loss_spd"], abs=1e-6)
+        assert 0 < line["feature_std"] < 1.5
+    record = json.loads((finished / "export" / "training.json").read_text())
+    assert (record["steps"], record["images_seen"], record["architecture"]) == (6, 48, ARCH)
+    assert record["final"]["loss"] == lines[-1]["loss"]
+    assert str(finished) not in json.dumps(record)  # nothing about this machine is published
+
+
+def test_the_export_is_the_trained_backbone(finished: Path):
+    model = timm.create_model(f"local-dir:{finished / 'export'}", pretrained=True)
+    checkpoint = load_file(finished / "checkpoints" / "step-00000006" / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, checkpoint[f"backbone.{name}"])
+
+
+def test_weight_zero_is_the_bare_method_and_differs_from_spd(photos: Path, tmp_path: Path, finished: Path):
+    pretrain(small_config(photos, tmp_path / "bare", spd=SpdConfig(weight=0)))
+    lines = metrics(tmp_path / "bare")
+    assert all(line["loss"] == line["loss_base"] and line["loss_spd"] is None for line in lines)
+    # The strong views and the initial weights are the same, so the first step's base loss is, too.
+    assert lines[0]["loss_base"] == metrics(finished)[0]["loss_base"]
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(weights(tmp_path / "bare").values(), weights(finished).values(), strict=True)
+    )
+
+
+def test_a_killed_run_ends_with_the_same_weights(photos: Path, tmp_path: Path, finished: Path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "train", *arguments(photos, out)]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("checkpoints/step-*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(out.glob("checkpoints/step-*")), "no checkpoint appeared before the kill"
+    resumed = run_train(*arguments(photos, out))
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_weights(out, finished)
+    assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_stopped_between_epochs_and_mid_epoch_is_resumed_exactly(photos: Path, tmp_path: Path, finished: Path):
+    out, often = tmp_path / "stopped", CheckpointConfig(every=1)
+    for stop in (2, 5, None):  # --optim.max-steps does not change the schedule, so it may grow
+        config = small_config(photos, out, checkpoint=often, optim=OptimConfig(epochs=2, batch_size=8, max_steps=stop))
+        pretrain(config)
+    assert_same_weights(out, finished)
+
+
+def test_two_processes_share_the_batch_and_write_one_run(photos: Path, tmp_path: Path):
+    """Batch norm sees half a batch a process on a CPU, so the losses differ a little; all else is checked."""
+    out = tmp_path / "two"
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "train")
+    result = run_train(*arguments(photos, out), launcher=launcher, ACCELERATE_USE_CPU="true", CUDA_VISIBLE_DEVICES="")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((out / "export" / "training.json").read_text())["processes"] == 2
+    assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_accelerate_launch_runs_the_module(photos: Path, tmp_path: Path, finished: Path):
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "train")
+    result = run_train(*arguments(photos, tmp_path / "launched"), launcher=launcher)
+    assert result.returncode == 0, result.stderr
+    assert_same_weights(tmp_path / "launched", finished)
+
+
+Fails = Callable[..., str]
+
+
+@pytest.fixture
+def fails_with(capfd: pytest.CaptureFixture[str]) -> Fails:
+    """Call the command line, which must end with exit code 2; gives back what it said."""
+
+    def call(*args: str) -> str:
+        try:
+            code = main(args)
+        except SystemExit as exit:  # the option parser's way out
+            code = exit.code
+        assert code == 2
+        return capfd.readouterr().err
+
+    return call
+
+
+def test_a_missing_folder_is_named_and_nothing_is_left(tmp_path: Path):
+    result = run_train(*arguments(tmp_path / "absent", tmp_path / "run"))
+    assert result.returncode == 2
+    assert "no such folder" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_option_is_explained(fails_with: Fails):
+    assert "--optim.lerning-rate" in fails_with("simsiam", "--optim.lerning-rate", "1")
+
+
+def test_too_many_bad_images_stop_the_run_and_few_do_not(
+    tmp_path: Path, fails_with: Fails, capfd: pytest.CaptureFixture[str]
+):
+    photos = write_photos(tmp_path / "photos", 20)
+    (photos / "005.jpg").write_text("not an image")
+    (photos / "006.jpg").write_bytes((photos / "006.jpg").read_bytes()[:150])
+    assert main(arguments(photos, tmp_path / "few")) == 0
+    skipped = [line for line in capfd.readouterr().err.splitlines() if "skipped an unreadable image" in line]
+    assert len(skipped) == 2  # named once each, though every epoch meets them
+    assert "005.jpg" in "".join(skipped)
+    assert "006.jpg" in "".join(skipped)
+    assert json.loads((tmp_path / "few/export/training.json").read_text())["data"]["unreadable"] == 2
+    for i in range(8, 14):
+        next(photos.glob(f"{i:03d}.*")).write_text("not an image")
+    message = fails_with(*arguments(photos, tmp_path / "many"))
+    assert "of the 20 images" in message
+    assert "max-bad-fraction" in message
+    assert not (tmp_path / "many" / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("--model.arch", "resnet81"), "resnet81"),
+        (("--model.init", "local-dir:/nowhere"), "/nowhere"),
+        (("--optim.batch-size", "25"), "25 is more than the 24 images"),
+        (("--data.image-size", "8"), "--data.image-size 8"),
+    ],
+)
+def test_what_cannot_work_is_said(
+    photos: Path, tmp_path: Path, change: tuple[str, str], message: str, fails_with: Fails
+):
+    assert message in fails_with(*arguments(photos, tmp_path / "run"), *change)
+
+
+def test_a_folder_with_another_run_is_left_alone(photos: Path, finished: Path):
+    before = weights(finished)
+    with pytest.raises(SpdError, match=r"--seed was 0, is 1"):
+        pretrain(small_config(photos, finished, seed=1))
+    with pytest.raises(SpdError, match="--resume never"):
+        pretrain(small_config(photos, finished, resume="never"))
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), weights(finished).values(), strict=True))
+
+
+def test_changed_data_is_noticed_on_resume(tmp_path: Path):
+    photos = write_photos(tmp_path / "photos", 16)
+    pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=1)))
+    write_photos(tmp_path / "photos" / "more", 1)
+    with pytest.raises(SpdError, match="has 17 images, 16 when the run"):
+        pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=1)))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(photos: Path, tmp_path: Path):
+    with pytest.raises(SpdError, match="the loss became nan"):
+        pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=40, batch_size=8, lr=1e30)))
+
+
+def test_print_config_shows_every_setting_and_trains_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(arguments(photos, tmp_path / "run", "--print-config")) == 0
+    config = json.loads(capsys.readouterr().out)
+    assert (config["recipe"], config["spd"]["weight"], config["optim"]["epochs"]) == ("simsiam", 0.1, 2)
+    assert not (tmp_path / "run").exists()
