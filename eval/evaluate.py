@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class Request:
     methods: Sequence[str] = ("padim",)
     categories: Sequence[str] = ()
     seeds: int = 1
-    settings: Settings = Settings()
+    settings: Settings = field(default_factory=Settings)
     save_maps: bool = False
     workers: int = min(4, os.cpu_count() or 1)
 
@@ -85,7 +85,9 @@ def _evaluate_cells(
     bar = bars.add_task(f"{category.name} · {Path(extractor.weights).name}", total=None)
 
     def progress(stage: str, done: int, of: int) -> None:
-        bars.update(bar, description=f"{category.name} · {Path(extractor.weights).name} · {stage}", completed=done, total=of)
+        bars.update(
+            bar, description=f"{category.name} · {Path(extractor.weights).name} · {stage}", completed=done, total=of
+        )
 
     predictions = one_class(category, extractor, runs, request.settings, request.workers, progress)
     for run, prediction in predictions.items():

@@ -18,9 +18,7 @@ _OUTLINE = (0, 229, 255)
 _COLOURS = np.array([[24, 12, 60], [98, 20, 110], [172, 43, 85], [229, 92, 48], [251, 166, 10], [252, 250, 160]])
 
 
-def write_figures(
-    folder: Path, category: Category, prediction: Prediction, masks: np.ndarray | None
-) -> dict[str, Any]:
+def write_figures(folder: Path, category: Category, prediction: Prediction, masks: np.ndarray | None) -> dict[str, Any]:
     """Write photographs and heat maps of the best, median and worst anomaly.
 
     Ranked by the average precision of the anomaly's own map against its mask; by its image score where

@@ -70,9 +70,7 @@ def read_mask(path: Path, size: int) -> np.ndarray:
         channels = len(image.getbands()) - ("A" in image.getbands())
     defect = values.reshape(*values.shape[:2], -1)[..., :channels].any(axis=-1)
     if not defect.any():
-        raise SpdError(
-            f"{path}: the mask of an anomaly marks no pixel; mend the mask, or list the image as normal"
-        )
+        raise SpdError(f"{path}: the mask of an anomaly marks no pixel; mend the mask, or list the image as normal")
     square = Image.fromarray(defect.view(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
     return np.asarray(square).view(bool)
 

@@ -47,9 +47,8 @@ def image_metrics(scores: np.ndarray, anomalous: np.ndarray) -> dict[str, Metric
         missing = "normal" if anomalous.all() else "anomalous"
         return dict.fromkeys(IMAGE_METRICS, Metric(None, f"the test set has no {missing} image"))
     ranking = _rank(scores[anomalous], np.sort(scores[~anomalous]))
-    return dict(
-        zip(IMAGE_METRICS, map(Metric, (_area(ranking), _average_precision(ranking), _f1_max(ranking))))
-    )
+    values = (_area(ranking), _average_precision(ranking), _f1_max(ranking))
+    return dict(zip(IMAGE_METRICS, map(Metric, values), strict=True))
 
 
 def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
@@ -71,7 +70,7 @@ def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
     ranking = _rank(positive, negative)
     regions = _rank(positive, negative, _region_weights(masks))
     values = (_area(ranking), _average_precision(ranking), _area(regions, AUPRO_FPR_LIMIT))
-    return dict(zip(PIXEL_METRICS, map(Metric, values)))
+    return dict(zip(PIXEL_METRICS, map(Metric, values), strict=True))
 
 
 def undefined(names: tuple[str, ...], reason: str) -> dict[str, Metric]:

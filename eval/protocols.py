@@ -100,7 +100,7 @@ def read_masks(category: Category, image_size: int) -> np.ndarray | None:
     if not category.has_masks:
         return None
     masks = np.zeros((len(category.test), image_size, image_size), dtype=bool)
-    for mask, sample in zip(masks, category.test):
+    for mask, sample in zip(masks, category.test, strict=True):
         if sample.mask:
             mask[:] = read_mask(sample.mask, image_size)
     return masks

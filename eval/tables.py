@@ -103,26 +103,51 @@ def short_names(weights: Sequence[str]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {name: name for name in weights}
 
 
+def letters(table: Table) -> dict[str, str]:
+    """One letter a weight, for narrow columns."""
+    return {weights: chr(ord("A") + index) for index, weights in enumerate(table.weights)}
+
+
 def print_tables(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Print every table: rows are categories and their mean, columns are metrics and, in them, weights."""
     for table in tables(rows):
+        names, letter = short_names(table.weights), letters(table)
+        console.print(f"\n{table.dataset} · {table.protocol} · {table.method} (%)", style="bold")
+        for metrics in _that_fit(table, console.width):
+            console.print(_rich_table(table, metrics))
         several = len(table.weights) > 1
-        letters = dict(zip(table.weights, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-        names = short_names(table.weights)
-        title = f"{table.dataset} · {table.protocol} · {table.method} (%)"
-        view = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_footer=True)
-        view.add_column("category", footer="mean", no_wrap=True)
-        for metric in METRICS:
-            for weights in table.weights:
-                header = TITLES[metric].replace(" ", "\n") + (f"\n{letters[weights]}" if several else "")
-                view.add_column(header, justify="right", footer=str(table.mean(weights, metric)))
-        for category in table.categories:
-            cells = [
-                str(table.values.get((category, w, metric), Value(None))) for metric in METRICS for w in table.weights
-            ]
-            view.add_row(category, *cells)
-        console.print(view)
         for weights in table.weights:
-            console.print(f"  {letters[weights]} = {names[weights]}" if several else f"  weights: {names[weights]}")
-        for reason in dict.fromkeys(v.reason for v in table.values.values() if v.reason):
-            console.print(f"  – {reason}", style="dim")
+            console.print(f"  {letter[weights] if several else 'weights'}: {names[weights]}", soft_wrap=True)
+        for note in notes(table):
+            console.print(f"  {note}", style="dim", soft_wrap=True)
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader must know about dashes and means."""
+    found = [f"–: {reason}" for reason in dict.fromkeys(v.reason for v in table.values.values() if v.reason)]
+    known = [len(c) for metric in METRICS if (c := table.common(metric))]
+    if any(count < len(table.categories) for count in known):
+        found.append("mean: over the categories in which all weights have the metric")
+    return found
+
+
+def _that_fit(table: Table, width: int) -> list[Sequence[str]]:
+    """Metrics in as many tables as the terminal's width needs; image and pixel metrics stay together."""
+    column = 2 + max([6, *(len(str(value)) for value in table.values.values())])
+    room = (width - max(len("category"), *map(len, table.categories)) - 2) // column // len(table.weights)
+    size = next((size for size in (6, 3) if size <= room), 1)
+    return [METRICS[first : first + size] for first in range(0, len(METRICS), size)]
+
+
+def _rich_table(table: Table, metrics: Sequence[str]) -> RichTable:
+    letter = letters(table) if len(table.weights) > 1 else dict.fromkeys(table.weights, "")
+    view = RichTable(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_footer=True)
+    view.add_column("category", footer="mean", no_wrap=True)
+    for metric in metrics:
+        for weights in table.weights:
+            header = TITLES[metric].replace(" ", "\n") + f"\n{letter[weights]}"
+            view.add_column(header.strip(), justify="right", footer=str(table.mean(weights, metric)), no_wrap=True)
+    for category in table.categories:
+        columns = [(category, weights, metric) for metric in metrics for weights in table.weights]
+        view.add_row(category, *(str(table.values.get(column, Value(None))) for column in columns))
+    return view
