@@ -112,7 +112,7 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
     """
     path = path or catalog_path()
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("schema") != 1 or not isinstance(content.get("rows"), list):
+    if content.get("schema") != 1 or not isinstance(content.get("rows"), list):
         raise SpdError(f'{path} is not a catalog: expected {{"schema": 1, "rows": […]}}')
     rows: dict[str, Row] = {}
     for values in content["rows"]:

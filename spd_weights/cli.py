@@ -1,9 +1,12 @@
 """The command `spd-weights`: look, fetch, verify, publish."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from spd_weights import cards, hub
 from spd_weights.catalog import find, load_catalog
@@ -35,11 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 after an error that the user can mend.
     """
     arguments = _parser().parse_args(argv)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except SpdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

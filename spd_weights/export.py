@@ -81,7 +81,7 @@ def check_export(directory: Path) -> dict[str, Any]:
     for name in EXPORT_FILES:
         if not (directory / name).is_file():
             raise SpdError(f"{directory / name} is missing; {_REMEDY}")
-    config: dict[str, Any] = read_json(directory / CONFIG)
+    config = read_json(directory / CONFIG)
     _check_config(config, directory / CONFIG)
     if read_json(directory / TRAINING).get("architecture") != config["architecture"]:
         raise SpdError(f"{directory / TRAINING} names another architecture than {CONFIG}; {_REMEDY}")

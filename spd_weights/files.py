@@ -26,18 +26,21 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-        SpdError: The file cannot be read or is not JSON.
+        SpdError: The file cannot be read, or holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpdError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise SpdError(f"{path} is not JSON: {error}; restore the file it was made from") from error
+        raise SpdError(f"{path} is not JSON: {error}; write it again") from error
+    if not isinstance(value, dict):
+        raise SpdError(f"{path} is not a JSON object; write it again")
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

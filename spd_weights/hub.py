@@ -230,7 +230,7 @@ def _read_back(repo_id: str, commit: str, contents: Mapping[str, Path | bytes]) 
 
 
 def _row(directory: Path, repo_id: str, commit: str) -> Row:
-    training: Mapping[str, Any] = read_json(directory / TRAINING)
+    training = read_json(directory / TRAINING)
     name = f"{training['architecture']}_spd.{cards.tag(training)}"
     spd_weight = training.get("spd_weight") or 0
     counterpart = f"{name}_eta0"

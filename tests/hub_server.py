@@ -5,27 +5,15 @@ folder and outlives the process. `python -m tests.hub_server --root DIR` prints 
 """
 
 import argparse
-import base64
 import contextlib
-import hashlib
-import json
-import re
 import tempfile
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import yaml
-
-from tests.hub_store import HubError, Store
-
-WRITE_TOKEN, READ_TOKEN = "hf_local_write", "hf_local_read"
-USER = "tester"
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".zip")
-LFS_SIZE = 10 << 20
+from tests.hub_protocol import WRITE_TOKEN, Handler
+from tests.hub_store import Store
 
 
 class HubServer:
@@ -45,9 +33,7 @@ class HubServer:
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
 
     def __enter__(self) -> "HubServer":
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,264 +58,8 @@ class HubServer:
         blob.write_bytes(content)
 
 
-class Handler(BaseHTTPRequestHandler):
-    """One method a kind of request, found by `ROUTES`."""
-
-    hub: HubServer
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: object) -> None:
-        """Keep quiet; `HubServer.requests` has the record."""
-
-    def handle_one(self) -> None:
-        path = urlsplit(self.path).path
-        self.hub.requests.append((self.command, path))
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.hub.fault and self.hub.fault(self):
-            return
-        try:
-            for method, pattern, name in ROUTES:
-                if (method == self.command) and (match := re.fullmatch(pattern, path)):
-                    self.authorise(writes=method in ("POST", "PUT", "DELETE") and name not in READS_BY_POST)
-                    getattr(self, name)(
-                        **{key: unquote(value) for key, value in match.groupdict().items() if value}
-                    )
-                    return
-            raise HubError(404, f"this server does not know {self.command} {path}")
-        except HubError as error:
-            code = {"X-Error-Code": error.code} if error.code else {}
-            headers = {"X-Error-Message": error.message, **code, **error.headers}
-            self.reply({"error": error.message}, error.status, **headers)
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_one
-
-    def authorise(self, writes: bool) -> None:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if token and token not in (WRITE_TOKEN, READ_TOKEN):
-            raise HubError(401, "Invalid credentials in Authorization header")
-        self.known = bool(token)
-        # The upload link is signed by itself on the Hub, and comes without a token.
-        if writes and self.command != "PUT":
-            if not token:
-                raise HubError(401, "Invalid username or password.")
-            if token == READ_TOKEN:
-                raise HubError(403, "This token has no write permission")
-
-    def reply(self, value: Any, status: int = 200, **headers: str) -> None:
-        self.send(json.dumps(value).encode(), status, **{"Content-Type": "application/json", **headers})
-
-    def send(self, content: bytes, status: int = 200, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
-
-    def find(self, repo_id: str, revision: str = "main") -> tuple[dict[str, Any], str]:
-        repo = self.hub.store.repo(repo_id, may_see_private=self.known)
-        return repo, self.hub.store.resolve(repo, revision)
-
-    def whoami(self) -> None:
-        if not self.known:
-            raise HubError(401, "Invalid username or password.")
-        self.reply({"type": "user", "name": USER, "orgs": [], "auth": {"type": "access_token"}})
-
-    def create(self) -> None:
-        wanted = json.loads(self.body)
-        repo_id = f"{wanted.get('organization') or USER}/{wanted['name']}"
-        private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
-        url = f"{self.hub.endpoint}/{repo_id}"
-        if repo_id in self.hub.store.repos:
-            self.reply({"error": "You already created this model repo", "url": url}, 409)
-            return
-        self.hub.store.create(repo_id, private)
-        self.reply({"url": url, "name": repo_id})
-
-    def info(self, repo_id: str, revision: str = "main") -> None:
-        repo, sha = self.find(repo_id, revision)
-        siblings = [{"rfilename": path} for path in repo["commits"][sha]["files"]]
-        self.reply(
-            {"id": repo_id, "modelId": repo_id, "sha": sha, "private": repo["private"], "siblings": siblings}
-        )
-
-    def tree(self, repo_id: str, revision: str, folder: str = "") -> None:
-        repo, sha = self.find(repo_id, revision)
-        entries = [
-            {"type": "file", "path": path, "oid": entry["oid"], "size": entry["size"]}
-            | (
-                {"lfs": {"oid": entry["sha256"], "size": entry["size"], "pointerSize": 134}}
-                if entry["lfs"]
-                else {}
-            )
-            for path, entry in repo["commits"][sha]["files"].items()
-            if path.startswith(folder)
-        ]
-        self.reply(entries)
-
-    def history(self, repo_id: str, revision: str) -> None:
-        repo, sha = self.find(repo_id, revision)
-        commits = []
-        while sha:
-            commit = repo["commits"][sha]
-            commits.append(
-                {
-                    "id": sha,
-                    "title": commit["title"],
-                    "message": "",
-                    "authors": [{"user": USER}],
-                    "date": commit["date"],
-                }
-            )
-            sha = commit["parent"]
-        self.reply(commits)
-
-    def refs(self, repo_id: str) -> None:
-        repo, _ = self.find(repo_id)
-        kinds = {
-            kind: [
-                {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": sha}
-                for name, sha in repo[kind].items()
-            ]
-            for kind in ("branches", "tags")
-        }
-        self.reply({**kinds, "converts": []})
-
-    def tag(self, repo_id: str, revision: str) -> None:
-        repo, sha = self.find(repo_id, revision)
-        name = json.loads(self.body)["tag"]
-        with self.hub.store.lock:
-            if name in repo["tags"]:
-                raise HubError(409, "Tag reference exists already")
-            repo["tags"][name] = sha
-            self.hub.store.save(repo_id)
-        self.reply({})
-
-    def validate_yaml(self) -> None:
-        content = json.loads(self.body)["content"]
-        match = re.match(r"---\n(.*?)\n---\n", content, flags=re.DOTALL)
-        try:
-            sound = match is None or isinstance(yaml.safe_load(match[1]), dict)
-        except yaml.YAMLError:
-            sound = False
-        errors = [] if sound else [{"message": "the metadata is not a YAML mapping"}]
-        warnings = [] if match else [{"message": "empty or missing yaml metadata in repo card"}]
-        self.reply({"errors": errors, "warnings": warnings}, 200 if sound else 400)
-
-    def preupload(self, repo_id: str, revision: str) -> None:
-        repo, sha = self.find(repo_id, revision)
-        files = []
-        for wanted in json.loads(self.body)["files"]:
-            path = wanted["path"]
-            lfs = path.endswith(LFS_SUFFIXES) or wanted["size"] > LFS_SIZE
-            there = repo["commits"][sha]["files"].get(path)
-            oid = there and there["sha256" if there["lfs"] else "oid"]
-            mode = "lfs" if lfs else "regular"
-            files.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-        self.reply({"files": files})
-
-    def lfs_batch(self, repo_id: str) -> None:
-        self.find(repo_id)
-        objects = []
-        for wanted in json.loads(self.body)["objects"]:
-            upload = {"href": f"{self.hub.endpoint}/lfs/{wanted['oid']}"}
-            there = self.hub.store.blob(wanted["oid"]).exists()
-            actions = {"upload": upload, "verify": {"href": f"{self.hub.endpoint}/lfs/verify"}}
-            objects.append({**wanted, **({} if there else {"actions": actions})})
-        self.reply({"transfer": "basic", "objects": objects})
-
-    def lfs_put(self, oid: str) -> None:
-        if hashlib.sha256(self.body).hexdigest() != oid:
-            raise HubError(400, "the bytes are not those announced")
-        self.hub.store.add_blob(self.body)
-        self.reply({})
-
-    def lfs_verify(self) -> None:
-        wanted = json.loads(self.body)
-        blob = self.hub.store.blob(wanted["oid"])
-        if not blob.exists() or blob.stat().st_size != wanted["size"]:
-            raise HubError(404, "the upload did not arrive")
-        self.reply({})
-
-    def commit(self, repo_id: str, revision: str) -> None:
-        self.find(repo_id, revision)
-        header: dict[str, Any] = {}
-        added: dict[str, Any] = {}
-        deleted = []
-        for line in self.body.splitlines():
-            item = json.loads(line)
-            key, value = item["key"], item["value"]
-            if key == "header":
-                header = value
-            elif key == "file":
-                added[value["path"]] = {
-                    **self.hub.store.add_blob(base64.b64decode(value["content"])),
-                    "lfs": False,
-                }
-            elif key == "lfsFile":
-                blob = self.hub.store.blob(value["oid"])
-                if not blob.exists():
-                    raise HubError(400, f"LFS object {value['oid']} was not uploaded")
-                pointer = hashlib.sha1(value["oid"].encode()).hexdigest()
-                size = blob.stat().st_size
-                added[value["path"]] = {"oid": pointer, "sha256": value["oid"], "size": size, "lfs": True}
-            else:
-                deleted.append(value["path"])
-        title, parent = header["summary"], header.get("parentCommit", "")
-        sha = self.hub.store.commit(repo_id, revision, title, added, deleted, parent)
-        url = f"{self.hub.endpoint}/{repo_id}/commit/{sha}"
-        self.reply({"success": True, "commitOid": sha, "commitUrl": url, "hookOutput": ""})
-
-    def download(self, repo_id: str, revision: str, path: str) -> None:
-        repo, sha = self.find(repo_id, revision)
-        entry = self.hub.store.entry(repo, sha, path)
-        content = self.hub.store.blob(entry["sha256"]).read_bytes()
-        etag = f'"{entry["sha256" if entry["lfs"] else "oid"]}"'
-        headers = {
-            "ETag": etag,
-            "X-Repo-Commit": sha,
-            "Accept-Ranges": "bytes",
-            "Content-Type": "application/octet-stream",
-        }
-        if entry["lfs"]:
-            headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(entry["size"])}
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not wanted:
-            self.send(content, **headers)
-            return
-        first, last = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
-        if first > last:
-            raise HubError(416, "range not satisfiable", **{"Content-Range": f"bytes */{len(content)}"})
-        headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-        self.send(content[first : last + 1], 206, **headers)
-
-
-_REPO = r"(?P<repo_id>[^/]+/[^/]+)"
-_MODEL = rf"/api/models/{_REPO}"
-ROUTES = [
-    ("GET", r"/api/whoami-v2", "whoami"),
-    ("POST", r"/api/repos/create", "create"),
-    ("POST", r"/api/validate-yaml", "validate_yaml"),
-    ("GET", rf"{_MODEL}(/revision/(?P<revision>[^/]+))?", "info"),
-    ("GET", rf"{_MODEL}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", "tree"),
-    ("GET", rf"{_MODEL}/commits/(?P<revision>[^/]+)", "history"),
-    ("GET", rf"{_MODEL}/refs", "refs"),
-    ("POST", rf"{_MODEL}/tag/(?P<revision>[^/]+)", "tag"),
-    ("POST", rf"{_MODEL}/preupload/(?P<revision>[^/]+)", "preupload"),
-    ("POST", rf"{_MODEL}/commit/(?P<revision>[^/]+)", "commit"),
-    ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", "lfs_batch"),
-    ("POST", r"/lfs/verify", "lfs_verify"),
-    ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", "lfs_put"),
-    ("GET", rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "download"),
-    ("HEAD", rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "download"),
-]
-READS_BY_POST = ("validate_yaml",)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--root", type=Path, help="where repositories are kept (default: a temporary folder)")
     arguments = parser.parse_args()

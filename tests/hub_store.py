@@ -1,4 +1,4 @@
-"""What `hub_server` serves: repositories with commits, branches and tags, and blobs by digest, in one folder."""
+"""What `hub_server` serves: repositories with commits, branches and tags, and blobs by digest, on disk."""
 
 import hashlib
 import json
@@ -24,8 +24,7 @@ class Store:
         self.root, self.lock = root, threading.RLock()
         (root / "blobs").mkdir(parents=True, exist_ok=True)
         self.repos: dict[str, dict[str, Any]] = {
-            f"{path.parent.name}/{path.stem}": json.loads(path.read_text())
-            for path in root.glob("repos/*/*.json")
+            f"{path.parent.name}/{path.stem}": json.loads(path.read_text()) for path in root.glob("repos/*/*.json")
         }
 
     def create(self, repo_id: str, private: bool) -> None:
@@ -34,9 +33,7 @@ class Store:
                 raise HubError(409, "You already created this model repo")
             self.repos[repo_id] = {"private": private, "branches": {}, "tags": {}, "commits": {}}
             attributes = self.add_blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
-            self.commit(
-                repo_id, "main", "initial commit", {".gitattributes": {**attributes, "lfs": False}}, []
-            )
+            self.commit(repo_id, "main", "initial commit", {".gitattributes": {**attributes, "lfs": False}}, [])
 
     def repo(self, repo_id: str, may_see_private: bool = True) -> dict[str, Any]:
         if repo_id not in self.repos or (self.repos[repo_id]["private"] and not may_see_private):

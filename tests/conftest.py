@@ -1,0 +1,43 @@
+"""One Hub on loopback for the whole run: set before anything imports timm, so that no test reaches another."""
+
+import atexit
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import HubServer
+
+_ROOT = tempfile.TemporaryDirectory(prefix="spd-tests-")
+_HUB = HubServer(Path(_ROOT.name, "hub")).__enter__()
+atexit.register(_ROOT.cleanup)
+os.environ.update(_HUB.environment(), HF_HOME=str(Path(_ROOT.name, "hf")), HF_HUB_DISABLE_PROGRESS_BARS="1")
+os.environ.pop("SPD_WEIGHTS_CATALOG", None)
+
+RunPython = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def hub() -> Iterator[HubServer]:
+    """The running Hub, its record of requests emptied and its faults off."""
+    _HUB.requests.clear()
+    _HUB.fault = None
+    yield _HUB
+    _HUB.fault = None
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> RunPython:
+    """Run a process of its own with an empty Hub cache: `run_python("-c", code, **environment)`."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", **environment}
+        return subprocess.run(
+            [sys.executable, *arguments], env=variables, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return run

@@ -1,0 +1,70 @@
+"""A small trained backbone and what is known of its training."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from spd_weights.export import export_backbone
+
+
+@pytest.fixture
+def training() -> dict[str, Any]:
+    """A complete training record, as a run writes it."""
+    return {
+        "schema": 1,
+        "architecture": "test_resnet",
+        "method": "simsiam",
+        "spd_weight": 0.1,
+        "init": "none",
+        "image_size": 64,
+        "mean": [0.4, 0.5, 0.6],
+        "std": [0.2, 0.25, 0.3],
+        "in_chans": 3,
+        "data": {"name": "caltech101", "images": 7494, "licence": "CC BY 4.0"},
+        "config": {"spd": {"weight": 0.1}},
+        "seed": 0,
+        "steps": 500,
+        "epochs": 4.2,
+        "images_seen": 64000,
+        "global_batch_size": 128,
+        "seconds": 321.0,
+        "processes": 1,
+        "environment": {"cpu": "a CPU", "gpus": [], "packages": {"torch": "2.14.1"}},
+        "final": {"loss": -0.5, "spd_accuracy": 0.75},
+        "command": "python -m train simsiam --seed 0",
+        "created": "2026-11-23T22:40:00+00:00",
+    }
+
+
+def random_backbone(architecture: str = "test_resnet", seed: int = 0) -> nn.Module:
+    """A headless timm model whose every tensor, running statistics included, differs from its initial value."""
+    torch.manual_seed(seed)
+    model: nn.Module = timm.create_model(architecture, num_classes=0)
+    for value in model.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand_like(value) + 0.5)
+        else:
+            value.fill_(7)
+    return model
+
+
+@pytest.fixture
+def backbone() -> nn.Module:
+    return random_backbone()
+
+
+@pytest.fixture
+def export(tmp_path: Path, backbone: nn.Module, training: dict[str, Any]) -> Path:
+    """A sound export."""
+    return export_backbone(backbone, tmp_path / "run" / "export", training)
+
+
+@pytest.fixture
+def repo(request: pytest.FixtureRequest) -> str:
+    """A repository name no other test uses."""
+    return f"acme/{request.node.originalname.removeprefix('test_')[:60]}-{os.urandom(3).hex()}"

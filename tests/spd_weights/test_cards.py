@@ -1,0 +1,107 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spd_weights import cards
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30) | st.sampled_from(
+    ["a: b", "- x", "yes", "null", "{", "#c", "'", '"', "$repo", "---", "hf:owner/name:config", "hf-hub:o/n@abc"]
+)
+_NUMBER = st.none() | st.integers(0, 10**9) | st.floats(0, 1e9)
+_RECORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "architecture": _TEXT,
+        "method": _TEXT | st.none(),
+        "spd_weight": st.none() | st.floats(0, 1),
+        "init": _TEXT,
+        "image_size": st.integers(1, 999),
+        "licence": st.none() | _TEXT,
+        "data": st.none() | st.fixed_dictionaries({}, optional={"name": _TEXT, "images": _NUMBER, "licence": _TEXT}),
+        "seconds": _NUMBER,
+        "steps": _NUMBER,
+        "environment": st.none() | st.fixed_dictionaries({"gpus": st.lists(_TEXT, max_size=2)}),
+        "final": st.none() | st.dictionaries(_TEXT, _NUMBER, max_size=3),
+        "command": _TEXT,
+    },
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(_RECORDS)
+def test_any_record_renders_as_a_sound_card(record: dict[str, Any]) -> None:
+    text = cards.render(record)
+    data = ModelCard(text).data
+    assert data.library_name == "timm"
+    assert data.pipeline_tag == "image-feature-extraction"
+    assert data.license == record.get("licence")
+    assert re.fullmatch(r"[a-z0-9_]+|.*_(eta0)?", cards.tag({**record, "method": "simsiam"}))
+    assert cards.render(record) == text
+
+
+def test_complete_record_is_all_told(training: dict[str, Any]) -> None:
+    text = cards.render({**training, "licence": "apache-2.0"}, repo="acme/weights")
+    for fact in (
+        "# test_resnet, SimSiam with SPD (η = 0.1), on caltech101",
+        'timm.create_model("hf-hub:acme/weights", pretrained=True)',
+        "caltech101, 7,494 images",
+        "Licence of the data: CC BY 4.0",
+        "Licence of these weights: apache-2.0",
+        "- Epochs: 4.2",
+        "python -m train simsiam --seed 0",
+        "- Time: 5.3 min",
+        "| spd_accuracy | 0.75 |",
+        "Not measured.",
+        "zou2022spot",
+    ):
+        assert fact in text
+    assert cards.UNKNOWN not in text.replace("Hardware", "")
+    assert yaml.safe_load(text.split("---\n")[1])["license"] == "apache-2.0"
+
+
+def test_empty_record_invents_nothing() -> None:
+    text = cards.render({})
+    assert text.count(cards.UNKNOWN) > 15
+    assert "license" not in ModelCard(text).data.to_dict()
+    assert "with SPD" not in text
+
+
+def test_without_spd_says_so(training: dict[str, Any]) -> None:
+    training["spd_weight"] = 0.0
+    assert cards.tag(training) == "simsiam_caltech101_eta0"
+    assert "**without** SPot-the-Difference" in cards.render(training)
+
+
+def test_tag_of_imagenet_is_the_fields_own() -> None:
+    assert cards.tag({"method": "moco", "spd_weight": 0.1, "data": {"name": "hf:ILSVRC/imagenet-1k"}}) == "moco_in1k"
+
+
+def _row(**changes: Any) -> dict[str, Any]:
+    row = {"weights": "w", "weights_sha256": "a", "dataset": "visa", "category": "pcb1", "protocol": "1cls"}
+    return {**row, "method": "padim", "seed": 0, "metric": "image_auroc", "value": 0.5, **changes}
+
+
+def test_results_are_means_of_means_of_these_weights(training: dict[str, Any]) -> None:
+    rows = [
+        _row(value=0.8, seed=0),
+        _row(value=0.6, seed=1),
+        _row(value=0.9, category="pcb2"),
+        _row(value=0.1, weights_sha256="b"),
+        _row(metric="pixel_aupr", value=0.25),
+        _row(metric="pixel_aupr", value=None, category="pcb2", reason="no masks"),
+    ]
+    text = cards.render(training, {"rows": rows}, weights_sha256="a")
+    assert "| visa | 1cls | padim | image_auroc | 0.8000 | 2 | 2 |" in text  # ((0.8 + 0.6) / 2 + 0.9) / 2
+    assert "| visa | 1cls | padim | pixel_aupr | not measured: no masks (pcb2) | | |" in text
+    assert "Not measured." in cards.render(training, {"rows": rows}, weights_sha256="c")
+
+
+def test_template_names_no_machine() -> None:
+    template = Path(cards.__file__).with_name("card_template.md").read_text()
+    assert "/home/" not in template
+    assert "localhost" not in template
