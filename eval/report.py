@@ -150,8 +150,9 @@ def _cell(cell: Path) -> str:
     vanished = content["vanished_masks"]
     note = f" {vanished} defects are smaller than a pixel at this size." if vanished else ""
     figures = "".join(_figure(cell, figure) for figure in content["figures"])
+    strip = _strip(content["scores"], content["anomalous"])
     return (
-        f"{_strip(content['scores'], content['anomalous'])}{figures}"
+        f"{strip}<div class="figures">{figures}</div>"
         f'<p class="soft">Ranked by {escape(content["ranked_by"])}. Colours run from {low:.3g} (median of '
         f"normal pixels) to {high:.3g} (99.9 % of pixels lie below).{note}</p>"
     )
@@ -198,10 +199,11 @@ def _measured(results: dict[str, Any], names: dict[str, str]) -> str:
         own = [row for row in rows if row["weights"] == weights]
         cells = {(r["dataset"], r["category"], r["protocol"], r["method"], r["seed"]): r["seconds"] for r in own}
         about = config["weights"].get(weights, {})
+        digest = own[0]["weights_sha256"]
         body += (
             f"<tr><th scope=row>{escape(name)}</th><td>{escape(weights)}</td>"
             f"<td>{escape(about.get('architecture', 'not recorded'))}, feature maps {about.get('layers', '')}</td>"
-            f"<td>{escape((own[0]['weights_sha256'] or 'no safetensors file')[:16])}</td>"
+            f"<td>{digest[:16] if digest else "none: no file"}</td>"
             f"<td>{sum(cells.values()):.0f} s for {len(cells)} on {escape(about.get('device', '?'))}</td></tr>"
         )
     machine = escape(json.dumps({"config": config, "environment": results["environment"]}, indent=2))

@@ -11,9 +11,9 @@ from torch import nn
 
 import spd_weights  # noqa: F401  (registers its weights with timm)
 from spd_weights.errors import SpdError
+from spd_weights.export import CONFIG, TRAINING, WEIGHTS, check_export
 from spd_weights.files import read_json, sha256
 
-_WEIGHTS_FILE = "model.safetensors"
 _RANDOM = "random:"
 
 
@@ -41,7 +41,7 @@ def load_backbone(weights: str, image_size: int) -> tuple[nn.Module, str | None]
     keys = _check_export(folder) if folder else None
     model = _create(weights, f"local-dir:{folder}" if folder else weights, True, image_size)
     _check_loaded(model, weights, keys)
-    file = folder / _WEIGHTS_FILE if folder else _cached_file(model)
+    file = folder / WEIGHTS if folder else _cached_file(model)
     return model.eval(), sha256(file) if file else None
 
 
@@ -50,7 +50,7 @@ def _local_folder(weights: str) -> Path | None:
     if weights.startswith("hf-hub:") or timm.is_model(weights):
         return None
     folder = Path(weights.removeprefix("local-dir:")).expanduser()
-    if (folder / "export" / "config.json").is_file():
+    if (folder / "export" / CONFIG).is_file():
         return folder / "export"
     if folder.is_dir():
         return folder
@@ -65,12 +65,17 @@ def _local_folder(weights: str) -> Path | None:
 
 
 def _check_export(folder: Path) -> set[str]:
-    """Check an export's files before anything is built from them; returns the tensor names."""
-    config, file = folder / "config.json", folder / _WEIGHTS_FILE
+    """Check an export's files before anything is built from them; returns the tensor names.
+
+    Exports of this package carry more to check, down to the digest; other `local-dir:` folders hold less.
+    """
+    if (folder / TRAINING).is_file():
+        check_export(folder)
+    config, file = folder / CONFIG, folder / WEIGHTS
     for path in (config, file):
         if not path.is_file():
             raise SpdError(
-                f"{path}: missing; an export holds config.json and {_WEIGHTS_FILE} "
+                f"{path}: missing; an export holds config.json and {WEIGHTS} "
                 "(is the training run finished? pickled checkpoints are not read)"
             )
     content = read_json(config)
@@ -131,6 +136,6 @@ def _cached_file(model: nn.Module) -> Path | None:
     repository, _, revision = (model.pretrained_cfg.get("hf_hub_id") or "").partition("@")
     if not repository:
         return None
-    name = model.pretrained_cfg.get("hf_hub_filename") or _WEIGHTS_FILE
+    name = model.pretrained_cfg.get("hf_hub_filename") or WEIGHTS
     path = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
     return Path(path) if isinstance(path, str) and path.endswith(".safetensors") else None
