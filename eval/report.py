@@ -152,7 +152,7 @@ def _cell(cell: Path) -> str:
     figures = "".join(_figure(cell, figure) for figure in content["figures"])
     strip = _strip(content["scores"], content["anomalous"])
     return (
-        f"{strip}<div class="figures">{figures}</div>"
+        f'{strip}<div class="figures">{figures}</div>'
         f'<p class="soft">Ranked by {escape(content["ranked_by"])}. Colours run from {low:.3g} (median of '
         f"normal pixels) to {high:.3g} (99.9 % of pixels lie below).{note}</p>"
     )
@@ -203,7 +203,7 @@ def _measured(results: dict[str, Any], names: dict[str, str]) -> str:
         body += (
             f"<tr><th scope=row>{escape(name)}</th><td>{escape(weights)}</td>"
             f"<td>{escape(about.get('architecture', 'not recorded'))}, feature maps {about.get('layers', '')}</td>"
-            f"<td>{digest[:16] if digest else "none: no file"}</td>"
+            f"<td>{digest[:16] if digest else 'none: no file'}</td>"
             f"<td>{sum(cells.values()):.0f} s for {len(cells)} on {escape(about.get('device', '?'))}</td></tr>"
         )
     machine = escape(json.dumps({"config": config, "environment": results["environment"]}, indent=2))
