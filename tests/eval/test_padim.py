@@ -1,0 +1,110 @@
+"""PaDiM against NumPy and SciPy, position by position."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.distance import mahalanobis
+
+from eval.maps import anomaly_maps
+from eval.padim import Padim
+
+SIDE = 32
+
+
+def features(rng, images, scale=1.0, offset=0.0):
+    """Three layers of 8, 4 and 2 patches a side; 6 + 10 + 14 channels."""
+    shapes = [(6, 8), (10, 4), (14, 2)]
+    arrays = [rng.normal(offset, scale, (images, channels, side, side)) for channels, side in shapes]
+    return [torch.from_numpy(array.astype(np.float32)) for array in arrays]
+
+
+def concatenated(layers):
+    """Each layer repeated to the finest grid, channels in the layers' order."""
+    side = layers[0].shape[-1]
+    grown = [np.kron(layer.double().numpy(), np.ones((side // layer.shape[-1],) * 2)) for layer in layers]
+    return np.concatenate(grown, axis=1)
+
+
+def reference(train, test, channels):
+    train, test = concatenated(train)[:, channels], concatenated(test)[:, channels]
+    images, dims, height, width = test.shape
+    distances = np.zeros((images, height, width))
+    for y in range(height):
+        for x in range(width):
+            samples = train[:, :, y, x]
+            inverse = np.linalg.inv(np.cov(samples, rowvar=False) + 0.01 * np.eye(dims))
+            for i in range(images):
+                distances[i, y, x] = mahalanobis(test[i, :, y, x], samples.mean(axis=0), inverse)
+    return distances
+
+
+def smoothed(distances, side=SIDE):
+    grown = [Image.fromarray(d.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR) for d in distances]
+    return np.stack([gaussian_filter(np.asarray(d, np.float64), 4) for d in grown])
+
+
+def fitted(train, batch, dims, seed=0):
+    padim = Padim(SIDE, seed, dims)
+    for start in range(0, len(train[0]), batch):
+        padim.update([layer[start : start + batch] for layer in train])
+    padim.fit()
+    return padim
+
+
+@pytest.mark.parametrize(("images", "batch"), [(40, 7), (40, 40), (5, 2), (40, 1)])
+def test_equals_numpy_and_scipy(images, batch):
+    rng = np.random.default_rng(1)
+    train, test = features(rng, images), features(rng, 3)
+    scores, maps = fitted(train, batch, dims=30).score(test)
+    expected = smoothed(reference(train, test, np.arange(30)))
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(scores.numpy(), expected.max(axis=(1, 2)), rtol=1e-4)
+
+
+def test_drawn_channels_equal_the_reference_on_those_channels():
+    rng = np.random.default_rng(2)
+    train, test = features(rng, 25), features(rng, 2)
+    channels = torch.randperm(30, generator=torch.Generator().manual_seed(5))[:11].sort().values.numpy()
+    _, maps = fitted(train, 8, dims=11, seed=5).score(test)
+    np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, channels)), rtol=1e-4)
+
+
+def test_large_offset_and_scale_stay_exact():
+    rng = np.random.default_rng(3)
+    train, test = features(rng, 60, scale=10, offset=300), features(rng, 2, scale=10, offset=300)
+    _, maps = fitted(train, 9, dims=30).score(test)
+    np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, np.arange(30))), rtol=1e-3)
+
+
+def test_one_training_image_works():
+    rng = np.random.default_rng(4)
+    train = features(rng, 1)
+    scores, maps = fitted(train, 1, dims=30).score(train)
+    assert torch.allclose(maps, torch.zeros_like(maps), atol=1e-4)
+    other, _ = fitted(train, 1, dims=30).score(features(rng, 1))
+    assert other > scores
+
+
+def test_seed_draws_the_channels():
+    rng = np.random.default_rng(5)
+    train, test = features(rng, 20), features(rng, 2)
+    first, again, other = (fitted(train, 20, dims=9, seed=s).score(test)[1] for s in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+@pytest.mark.parametrize(("grid", "side"), [((8, 8), 32), ((7, 5), 20), ((3, 3), 10)])
+def test_maps_equal_pillow_and_scipy(grid, side):
+    distances = np.random.default_rng(6).random((2, *grid)).astype(np.float32)
+    found = anomaly_maps(torch.from_numpy(distances), side).numpy()
+    np.testing.assert_allclose(found, smoothed(distances, side), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "kept"), [(152, 100), (448, 100), (1792, 550), (40, 40)])
+def test_default_dims_are_the_papers(channels, kept):
+    padim = Padim(SIDE, seed=0)
+    padim.update([torch.randn(2, channels, 1, 1)])
+    padim.fit()
+    assert padim._scatter.shape[-1] == kept
