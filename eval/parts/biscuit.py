@@ -49,7 +49,7 @@ def damage(biscuit: Layout, kind: str, rng: np.random.Generator) -> Layout:
     """Return the biscuit with one more defect of the given kind."""
     seed = int(rng.integers(2**63))
     if kind == "missing":
-        radius = float(np.clip(rng.lognormal(-2.5, 0.35), 0.045, 0.16))
+        radius = float(np.clip(rng.lognormal(-2.85, 0.4), 0.03, 0.16))
         side_u, side_v = rng.choice([-1, 1], 2)
         if rng.random() < 0.5:
             spot = (side_u * (_HALF[0] - 0.2 * radius), side_v * (_HALF[1] - 0.2 * radius))
@@ -60,22 +60,22 @@ def damage(biscuit: Layout, kind: str, rng: np.random.Generator) -> Layout:
     mark: Mark
     if kind == "scratch":
         points = arc(rng, float(np.clip(rng.lognormal(-1.9, 0.4), 0.07, 0.35)), 0.02)
-        mark = Groove(spot, points, rng.uniform(0.008, 0.014), 0.004, (0.82, 0.66, 0.42), 0.8)
+        mark = Groove(spot, points, rng.uniform(0.006, 0.011), 0.003, (0.80, 0.62, 0.36), 0.6)
     elif kind == "stain":
-        radius = float(np.clip(rng.lognormal(-2.8, 0.4), 0.03, 0.13))
-        tint = ((0.28, 0.22, 0.18), (0.5, 0.42, 0.35), (0.5, 0.75, 0.45))[rng.integers(3)]
+        radius = float(np.clip(rng.lognormal(-2.95, 0.4), 0.025, 0.13))
+        tint = ((0.5, 0.42, 0.35), (0.62, 0.55, 0.5), (0.68, 0.85, 0.6))[rng.integers(3)]
         mark = Stain(spot, radius, tint, seed, edge=0.5)
     elif kind == "crack":
-        length = float(np.clip(rng.lognormal(-1.3, 0.4), 0.12, 0.5))
-        mark = Groove(spot, wander(rng, length, 0.38, 16), rng.uniform(0.008, 0.015), 0.012, (0.13, 0.06, 0.02), 0.9)
+        length = float(np.clip(rng.lognormal(-1.7, 0.45), 0.08, 0.5))
+        mark = Groove(spot, wander(rng, length, 0.38, 16), rng.uniform(0.005, 0.010), 0.008, (0.17, 0.08, 0.03), 0.8)
     elif kind == "hole":
-        mark = Hole(spot, rng.uniform(0.018, 0.045), 0.03, (0.10, 0.05, 0.02), seed)
+        mark = Hole(spot, rng.uniform(0.014, 0.032), 0.02, (0.10, 0.05, 0.02), seed)
     elif rng.random() < 0.5:
         colour = ((0.02, 0.06, 0.35), (0.03, 0.25, 0.06), (0.55, 0.55, 0.57))[rng.integers(3)]
-        size = rng.uniform(0.014, 0.03)
+        size = rng.uniform(0.010, 0.022)
         mark = Blob(spot, size, 0.6 * size, colour, 0.3, seed)
     else:
-        mark = Fibre(spot, wander(rng, rng.uniform(0.15, 0.4), 0.4, 12), 0.006, (0.03, 0.02, 0.02))
+        mark = Fibre(spot, wander(rng, rng.uniform(0.1, 0.3), 0.4, 12), 0.005, (0.06, 0.04, 0.03))
     return replace(biscuit, marks=(*biscuit.marks, mark))
 
 
@@ -89,15 +89,15 @@ def draw(biscuit: Layout, surface: Surface) -> None:
     crumb, pores = crumb[patch.area], pores[patch.area]
     whole, broken = _outline(biscuit, patch)
     edge, inside = np.maximum(whole, broken), -whole
-    bake = 0.35 * biscuit.bake + 0.30 * (1 - ramp(inside, 0, 0.13))
-    bake += 0.25 * (biscuit.browning[0] * patch.u + biscuit.browning[1] * patch.v) / 0.4 + 0.05 * crumb
+    bake = 0.45 * biscuit.bake + 0.30 * (1 - ramp(inside, 0, 0.13))
+    bake += 0.25 * (biscuit.browning[0] * patch.u + biscuit.browning[1] * patch.v) / 0.4 + 0.07 * crumb + 0.25 * ramp(pores, 1.6, 2.6)
     bake = np.clip(bake, 0, 1)
     pale, dark = rgb((0.74, 0.50, 0.23)), rgb((0.36, 0.155, 0.04))
     colour = pale + bake * (dark - pale)
     # Where a piece broke off, the paler inside of the dough shows.
     fresh = 1 - ramp(-broken, 0, 0.016)
     colour = colour + 0.8 * fresh * (rgb((0.80, 0.64, 0.38)) - colour)
-    height = 0.02 + 0.03 * ramp(inside, 0, 0.03) + 0.0012 * crumb - 0.003 * ramp(pores, 1.1, 2.2)
+    height = 0.02 + 0.03 * ramp(inside, 0, 0.03) + 0.0016 * crumb - 0.004 * ramp(pores, 1.2, 2.2)
     height = height - _relief(patch) - 0.012 * fresh * (1 + 0.3 * pores)
     surface.paint(patch, patch.cover(edge), colour, height=height, gloss=0.03, solid=1)
     for mark in biscuit.marks:

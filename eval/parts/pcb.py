@@ -88,7 +88,7 @@ def layout(rng: np.random.Generator) -> Layout:
             text="".join(rng.choice(list("0123456789"), 4)),
         )
         components.append(placed)
-    pose = Frame(rng.normal(0, 0.008), rng.normal(0, 0.008), rng.normal(0, 0.02), rng.uniform(0.98, 1.02))
+    pose = Frame(rng.normal(0, 0.006), rng.normal(0, 0.006), rng.normal(0, 0.014), rng.uniform(0.985, 1.015))
     mask = tuple(float(c * rng.uniform(0.9, 1.1)) for c in _MASK)
     return Layout(pose, tuple(components), mask, int(rng.integers(2**63)))
 
