@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError
@@ -149,6 +148,7 @@ def publish(directory: Path, repo_id: str, private: bool = False, dry_run: bool 
             same moment, or the bytes read back differ.
     """
     check_export(directory)
+    _check_provenance(directory / TRAINING)
     contents = _contents(directory, repo_id)
     api = HfApi(library_name="spd-weights")
     with explained(repo_id):
@@ -170,6 +170,13 @@ def publish(directory: Path, repo_id: str, private: bool = False, dry_run: bool 
         _read_back(repo_id, commit.oid, contents)
     row = _row(directory, repo_id, commit.oid)
     return Published(repo_id, changes, commit.oid, commit.commit_url, row)
+
+
+def _check_provenance(path: Path) -> None:
+    training = read_json(path)
+    known = {**training, "data.name": (training.get("data") or {}).get("name")}
+    if missing := [key for key in ("method", "spd_weight", "data.name") if known.get(key) is None]:
+        raise SpdError(f"{path} does not record {', '.join(missing)}; published weights must say what they are")
 
 
 def _contents(directory: Path, repo_id: str) -> dict[str, Path | bytes]:
@@ -225,22 +232,21 @@ def _read_back(repo_id: str, commit: str, contents: Mapping[str, Path | bytes]) 
             if expected != found:
                 raise SpdError(
                     f"{repo_id}@{commit} gives back other bytes for {name}: expected sha256 {expected}, found "
-                    f"{found}; do not use this commit, publish again"
+                    f"{found}; do not use this commit: delete the file on the Hub and publish again"
                 )
 
 
 def _row(directory: Path, repo_id: str, commit: str) -> Row:
     training = read_json(directory / TRAINING)
     name = f"{training['architecture']}_spd.{cards.tag(training)}"
-    spd_weight = training.get("spd_weight") or 0
     counterpart = f"{name}_eta0"
     return Row(
         name=name,
         architecture=training["architecture"],
-        method=training.get("method") or "unknown",
-        spd_weight=spd_weight,
-        data=(training.get("data") or {}).get("name") or "unknown",
-        recipe=training.get("method") or "unknown",
+        method=training["method"],
+        spd_weight=training["spd_weight"],
+        data=training["data"]["name"],
+        recipe=training["method"],
         status="released",
         repo=repo_id,
         revision=commit,
@@ -248,7 +254,7 @@ def _row(directory: Path, repo_id: str, commit: str) -> Row:
         bytes=(directory / WEIGHTS).stat().st_size,
         sha256=sha256(directory / WEIGHTS),
         licence=training.get("licence"),
-        counterpart=counterpart if spd_weight and counterpart in load_catalog() else None,
+        counterpart=counterpart if training["spd_weight"] and counterpart in load_catalog() else None,
         description=cards.title(training),
     )
 
@@ -263,7 +269,7 @@ def _pull_repo(repo_id: str, revision: str | None) -> Path:
         if not _is_same(path, remote[name]):
             lfs = remote[name].lfs
             expected = f"sha256 {lfs.sha256}" if lfs else f"git blob {remote[name].blob_id}"
-            found = f"sha256 {sha256(path)}"
+            found = sha256(path)
             remedy = _forget(path)
             raise SpdError(f"{path} of {repo_id} is damaged: expected {expected}, found {found}; {remedy}")
     return path.parent

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.hub_server import HubServer
+from tests.hub_store import Store
 
 _ROOT = tempfile.TemporaryDirectory(prefix="spd-tests-")
 _HUB = HubServer(Path(_ROOT.name, "hub")).__enter__()
@@ -22,12 +23,12 @@ RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def hub() -> Iterator[HubServer]:
-    """The running Hub, its record of requests emptied and its faults off."""
+def hub(tmp_path: Path) -> HubServer:
+    """The running Hub: empty, no request so far, no fault."""
+    _HUB.store = Store(tmp_path / "hub")
     _HUB.requests.clear()
     _HUB.fault = None
-    yield _HUB
-    _HUB.fault = None
+    return _HUB
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_malformed_file_is_named(tmp_path: Path) -> None:
         with pytest.raises(SpdError, match=r"c\.json"):
             load_catalog(tmp_path / "c.json")
     for rows in (["resnet50"], [_row(), _row()]):
-        with pytest.raises(SpdError, match="not an object|twice"):
+        with pytest.raises(SpdError, match=r"not an object|twice"):
             load_catalog(_write(tmp_path / "c.json", *rows))
     with pytest.raises(SpdError, match=r"none\.json cannot be read"):
         load_catalog(tmp_path / "none.json")

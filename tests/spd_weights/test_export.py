@@ -18,7 +18,7 @@ from tests.spd_weights.conftest import random_backbone
 def test_files_hold_the_backbone(export: Path, backbone: nn.Module) -> None:
     assert sorted(path.name for path in export.iterdir()) == sorted(EXPORT_FILES)
     state, saved = backbone.state_dict(), load_file(export / "model.safetensors")
-    assert list(saved) and saved.keys() == state.keys()
+    assert saved.keys() == state.keys()
     assert all(torch.equal(saved[key], state[key]) for key in state)
     with safe_open(export / "model.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt"}
@@ -110,9 +110,9 @@ def test_record_without_the_needed_facts_is_refused(
     del training["mean"], training["image_size"]
     with pytest.raises(SpdError, match="lacks image_size, mean"):
         export_backbone(backbone, tmp_path / "export", training)
+    unknown = {**training, "architecture": "resnet9000", "image_size": 64, "mean": [0.5] * 3}
     with pytest.raises(SpdError, match="resnet9000"):
-        facts = {"architecture": "resnet9000", "image_size": 64, "mean": [0.5] * 3}
-        export_backbone(backbone, tmp_path / "export", {**training, **facts})
+        export_backbone(backbone, tmp_path / "export", unknown)
 
 
 def test_earlier_export_is_replaced_whole_or_kept_whole(
