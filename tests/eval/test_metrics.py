@@ -1,5 +1,7 @@
 """Metrics against scikit-learn and against naive loops, with ties."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -46,7 +48,7 @@ def naive_aupro(maps, masks, limit=0.3):
         rate = predicted[~masks].sum() / (~masks).sum()
         curve.append((rate, float(np.mean([predicted[i][region].mean() for i, region in regions]))))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(curve, curve[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(curve):
         if x0 >= limit:
             break
         if x1 > limit:

@@ -1,0 +1,54 @@
+"""`python -m eval` as a process: exit codes and messages."""
+
+from tests.eval.helpers import mvtec_category
+
+
+def test_measures_prints_and_renders_again(tmp_path, run_python):
+    mvtec_category(tmp_path / "set" / "tile")
+    out = tmp_path / "out"
+    options = ["--image-size", "32", "--padim-dims", "4", "--workers", "1"]
+    done = run_python(
+        "-m", "eval", "--weights", "random:test_resnet", "--data", str(tmp_path / "set"), "--out", str(out), *options
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tile" in done.stdout
+    assert "mean" in done.stdout
+    assert done.stderr == ""  # no progress bar where nobody looks
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    again = run_python("-m", "eval", "report", str(out))
+    assert again.returncode == 0
+    assert again.stdout == done.stdout
+    assert (out / "report.html").read_bytes() == page
+
+
+def test_bad_input_ends_with_two_and_one_line(tmp_path, run_python):
+    folder = mvtec_category(tmp_path / "tile")
+    broken = folder / "test" / "spot" / "002.png"
+    broken.write_bytes(broken.read_bytes()[:900])
+    done = run_python(
+        "-m", "eval", "--weights", "random:test_resnet", "--data", str(folder), "--out", str(tmp_path / "out"),
+        "--image-size", "32", "--workers", "1",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {broken}: damaged")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_unreachable_hub_ends_with_two_and_says_so(tmp_path, run_python):
+    folder = mvtec_category(tmp_path / "tile")
+    done = run_python(
+        "-m", "eval", "--weights", "hf-hub:acme/none", "--data", str(folder), "--out", str(tmp_path / "out"),
+        HF_HUB_OFFLINE="1",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "acme/none" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_teaches(run_python):
+    done = run_python("-m", "eval", "--help")
+    assert done.returncode == 0
+    for word in ("python -m eval --weights", "python -m eval report", "train/good", "hf-hub:", "--image-size"):
+        assert word in done.stdout

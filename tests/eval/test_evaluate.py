@@ -1,0 +1,214 @@
+"""From folders to numbers: geometry, orientation, and going on where an earlier call stopped."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import eval.evaluate as evaluation
+from eval.evaluate import Request, evaluate
+from eval.images import batches, read_image, read_mask
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
+from eval.protocols import Settings
+from spd_weights.errors import SpdError
+from tests.eval.helpers import DEFECT, SHARED, SIZE, mvtec_category, tiny_export, visa_tree
+
+SMALL = Settings(image_size=64, padim_dims=8)
+RANDOM = "random:test_resnet"
+
+
+def request(data, out, **changes):
+    return Request(**{"weights": [RANDOM], "data": data, "out": out, "settings": SMALL, "workers": 0, **changes})
+
+
+def rows(out):
+    return json.loads((out / "results.json").read_text())["rows"]
+
+
+def values(out, **wanted):
+    return {r["metric"]: r["value"] for r in rows(out) if all(r[name] == value for name, value in wanted.items())}
+
+
+def measured(monkeypatch):
+    """Which (category, weights) are really measured."""
+    calls = []
+    original = evaluation.one_class
+
+    def spy(category, extractor, *rest):
+        calls.append((category.name, extractor.weights))
+        return original(category, extractor, *rest)
+
+    monkeypatch.setattr(evaluation, "one_class", spy)
+    return calls
+
+
+@pytest.fixture
+def tile(tmp_path):
+    return mvtec_category(tmp_path / "set" / "tile")
+
+
+def test_image_and_mask_keep_the_same_place(tile):
+    photo = read_image(next((tile / "test" / "spot").iterdir()), 100)
+    mask = read_mask(next((tile / "ground_truth" / "spot").iterdir()), 100)
+    bright = photo.min(axis=-1) > 192
+    left, right, top, bottom = DEFECT
+    expected = [left / SIZE[0], right / SIZE[0], top / SIZE[1], bottom / SIZE[1]]
+    for found in (bright, mask):
+        ys, xs = np.nonzero(found)
+        edges = [xs.min() / 100, (xs.max() + 1) / 100, ys.min() / 100, (ys.max() + 1) / 100]
+        assert edges == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_keep_the_order(tile, workers):
+    paths = sorted((tile / "train" / "good").iterdir())
+    stacked = np.concatenate([b.numpy() for b in batches(paths, 32, 4, workers)])
+    expected = np.stack([read_image(path, 32).transpose(2, 0, 1) for path in paths])
+    assert np.array_equal(stacked, expected)
+
+
+def test_damaged_image_in_a_worker_is_named(tile):
+    image = tile / "train" / "good" / "003.png"
+    image.write_bytes(image.read_bytes()[:900])
+    with pytest.raises(SpdError, match=r"^\S*003.png: damaged"):
+        list(batches(sorted(image.parent.iterdir()), 32, 2, workers=1))
+
+
+def test_defect_lands_where_it_is(tile, tmp_path):
+    evaluate(request(tile, tmp_path / "out", save_maps=True))
+    found = values(tmp_path / "out")
+    assert found["image_auroc"] == 1.0
+    assert found["pixel_auroc"] > 0.9
+    saved = np.load(next((tmp_path / "out").rglob("maps.npz")))
+    left, right, top, bottom = DEFECT
+    for image, anomaly_map in zip(saved["images"], saved["maps"], strict=True):
+        if "spot" in str(image):
+            y, x = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+            assert left / SIZE[0] - 0.06 < x / 64 < right / SIZE[0] + 0.06
+            assert top / SIZE[1] - 0.06 < y / 64 < bottom / SIZE[1] + 0.06
+
+
+def test_swapped_labels_show(tile, tmp_path):
+    (tile / "test" / "good").rename(tile / "test" / "aside")
+    (tile / "test" / "spot").rename(tile / "test" / "good")
+    (tile / "test" / "aside").rename(tile / "test" / "spot")
+    shutil.rmtree(tile / "ground_truth")
+    evaluate(request(tile, tmp_path / "out"))
+    assert values(tmp_path / "out")["image_auroc"] == 0.0
+
+
+def test_rows_hold_what_the_contract_says(tile, tmp_path):
+    weights = str(tiny_export(tmp_path / "run" / "export"))
+    evaluate(request(tile, tmp_path / "out", weights=[weights], seeds=2))
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert content.keys() == {"schema", "created", "environment", "config", "rows"}
+    keys = "weights weights_sha256 dataset category protocol method seed metric value n_train n_test_normal"
+    for row in content["rows"]:
+        assert row.keys() == {*keys.split(), "n_test_anomalous", "seconds"}
+        assert (row["n_train"], row["n_test_normal"], row["n_test_anomalous"]) == (6, 4, 4)
+        assert (row["weights"], row["dataset"], row["category"]) == (weights, "set", "tile")
+        assert len(row["weights_sha256"]) == 64
+        assert 0 <= row["value"] <= 1
+    assert {(r["seed"], r["metric"]) for r in content["rows"]} == {
+        (seed, metric) for seed in (0, 1) for metric in (*IMAGE_METRICS, *PIXEL_METRICS)
+    }
+
+
+def test_without_masks_pixel_metrics_are_null_with_a_reason(tmp_path):
+    evaluate(request(mvtec_category(tmp_path / "alien", masks=False), tmp_path / "out"))
+    for row in rows(tmp_path / "out"):
+        if row["metric"] in PIXEL_METRICS:
+            assert row["value"] is None
+            assert "no masks" in row["reason"]
+        else:
+            assert row["value"] is not None
+
+
+def test_same_seed_same_numbers(tile, tmp_path):
+    for out in ("one", "two"):
+        evaluate(request(tile, tmp_path / out, workers=2 if out == "two" else 0))
+    assert values(tmp_path / "one") == values(tmp_path / "two")
+
+
+def test_finished_cells_are_kept_and_new_ones_added(tmp_path, monkeypatch):
+    data, out = tmp_path / "set", tmp_path / "out"
+    mvtec_category(data / "tile")
+    calls = measured(monkeypatch)
+    evaluate(request(data, out))
+    first = rows(out)
+    mvtec_category(data / "screw")
+    evaluate(request(data, out, weights=[RANDOM, "random:test_vit"]))
+    assert calls == [("tile", RANDOM), ("screw", RANDOM), ("screw", "random:test_vit"), ("tile", "random:test_vit")]
+    assert rows(out)[: len(first)] == first
+    calls.clear()
+    evaluate(request(data, out, weights=[RANDOM, "random:test_vit"]))
+    assert calls == []
+
+
+def test_interruption_loses_one_cell_at_most(tmp_path, monkeypatch):
+    data, out = tmp_path / "set", tmp_path / "out"
+    mvtec_category(data / "a")
+    broken = mvtec_category(data / "b") / "test" / "spot" / "003.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:900])
+    with pytest.raises(SpdError, match=r"003\.png"):
+        evaluate(request(data, out))
+    assert {row["category"] for row in rows(out)} == {"a"}
+    broken.write_bytes(content)
+    calls = measured(monkeypatch)
+    evaluate(request(data, out))
+    assert calls == [("b", RANDOM)]
+    assert not [path for path in out.rglob(".*")]
+
+
+def test_changed_weights_or_data_are_measured_again(tile, tmp_path, monkeypatch):
+    out, run = tmp_path / "out", tmp_path / "run"
+    tiny_export(run / "export", seed=0)
+    evaluate(request(tile, out, weights=[str(run)]))
+    before = rows(out)
+    calls = measured(monkeypatch)
+    shutil.rmtree(run)
+    tiny_export(run / "export", seed=1)
+    evaluate(request(tile, out, weights=[str(run)]))
+    (tile / "test" / "good" / "000.png").unlink()
+    evaluate(request(tile, out, weights=[str(run)]))
+    assert len(calls) == 2
+    after = rows(out)
+    assert len(after) == len(before)
+    assert {row["n_test_normal"] for row in after} == {3}
+    assert not {row["weights_sha256"] for row in after} & {row["weights_sha256"] for row in before}
+
+
+def test_other_settings_need_another_folder(tile, tmp_path):
+    evaluate(request(tile, tmp_path / "out"))
+    before = rows(tmp_path / "out")
+    with pytest.raises(SpdError, match="image_size = 64, not 32"):
+        evaluate(request(tile, tmp_path / "out", settings=Settings(image_size=32, padim_dims=8)))
+    assert rows(tmp_path / "out") == before
+
+
+def test_visa_tree_end_to_end(tmp_path):
+    evaluate(request(visa_tree(tmp_path / "visa"), tmp_path / "out", categories=["pcb1"]))
+    assert {(r["dataset"], r["category"]) for r in rows(tmp_path / "out")} == {("visa", "pcb1")}
+    assert values(tmp_path / "out")["image_auroc"] == 1.0
+
+
+@pytest.mark.skipif(not (SHARED / "industrial").is_dir(), reason="the real photographs are not here")
+def test_real_photographs_and_real_weights(tmp_path):
+    weights = f"local-dir:{SHARED}/init/mobilenetv2_100.imagenet1k"
+    asked = request(
+        SHARED / "industrial",
+        tmp_path,
+        weights=[weights, "random:mobilenetv2_100"],
+        categories=["cookie", "aws_aliens/alien"],
+        settings=Settings(image_size=96),
+    )
+    evaluate(asked)
+    for category in ("cookie", "alien"):
+        trained = values(tmp_path, weights=weights, category=category)
+        untrained = values(tmp_path, weights="random:mobilenetv2_100", category=category)
+        assert trained["image_auroc"] > 0.9
+        assert trained["image_auroc"] > untrained["image_auroc"]
+    cookie = values(tmp_path, weights=weights, category="cookie")
+    assert cookie["pixel_auroc"] > 0.85
