@@ -62,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     except SpdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
     count = f"{picture_count(arguments)} pictures of {', '.join(arguments.objects)}"
     print(f"{directory}: {count}" if written else f"{directory}: already there, {count}")
     return 0

@@ -90,7 +90,11 @@ def draw(biscuit: Layout, surface: Surface) -> None:
     whole, broken = _outline(biscuit, patch)
     edge, inside = np.maximum(whole, broken), -whole
     bake = 0.45 * biscuit.bake + 0.30 * (1 - ramp(inside, 0, 0.13))
-    bake += 0.25 * (biscuit.browning[0] * patch.u + biscuit.browning[1] * patch.v) / 0.4 + 0.07 * crumb + 0.25 * ramp(pores, 1.6, 2.6)
+    bake += (
+        0.25 * (biscuit.browning[0] * patch.u + biscuit.browning[1] * patch.v) / 0.4
+        + 0.07 * crumb
+        + 0.25 * ramp(pores, 1.6, 2.6)
+    )
     bake = np.clip(bake, 0, 1)
     pale, dark = rgb((0.74, 0.50, 0.23)), rgb((0.36, 0.155, 0.04))
     colour = pale + bake * (dark - pale)

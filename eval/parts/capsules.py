@@ -64,16 +64,17 @@ def damage(scene: Layout, kind: str, rng: np.random.Generator) -> Layout:
     if kind == "missing":
         return _with(scene, index, replace(capsule, capped=False))
     if kind == "bent":
-        return _with(scene, index, replace(capsule, bend=rng.choice([-1, 1]) * rng.uniform(2.0, 4.0)))
+        bent = replace(capsule, bend=float(rng.choice([-1, 1]) * rng.uniform(2.0, 4.0)))
+        return replace(_with(scene, index, bent), moved=(*scene.moved, index + 1))
     place = capsule.frame.at(rng.uniform(-0.09, 0.09), rng.uniform(-0.014, 0.014), rng.uniform(0, 2 * pi))
     seed = int(rng.integers(2**63))
     mark: Mark
     if kind == "scratch":
-        points = arc(rng, rng.uniform(0.05, 0.12), 0.01)
+        points = arc(rng, rng.uniform(0.06, 0.15), 0.01)
         mark = Groove(place, points, rng.uniform(0.006, 0.010), 0.004, (0.85, 0.76, 0.68), 0.75, 0.0)
     elif kind == "stain":
         tint = ((0.25, 0.22, 0.2), (0.4, 0.5, 0.25))[rng.integers(2)]
-        mark = Stain(place, rng.uniform(0.018, 0.05), tint, seed)
+        mark = Stain(place, rng.uniform(0.025, 0.06), tint, seed)
     elif kind == "dent":
         mark = Dent(place, rng.uniform(0.02, 0.032), rng.uniform(0.022, 0.034), rng.uniform(1, 1.8))
     elif kind == "crack":

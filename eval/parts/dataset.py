@@ -39,6 +39,8 @@ class Arguments:
         unknown = sorted(set(self.objects) - set(OBJECTS))
         if unknown or not self.objects:
             raise SpdError(f"--objects {' '.join(unknown)}: choose from {', '.join(OBJECTS)}")
+        if len(set(self.objects)) < len(self.objects):
+            raise SpdError(f"--objects {' '.join(self.objects)}: names one of them twice")
         for name, value, least in (
             ("train", self.train, 2), ("test-normal", self.test_normal, 1), ("anomalies", self.anomalies, 3),
             ("size", self.size, 64), ("seed", self.seed, 0),
@@ -62,6 +64,7 @@ def write(directory: Path, arguments: Arguments, advance: Callable[[], None] = l
         SpdError: The directory holds something else, or cannot be written.
     """
     arguments.check()
+    directory = directory.absolute()
     manifest = {
         "made_by": "eval.parts",
         "version": VERSION,
@@ -77,10 +80,12 @@ def write(directory: Path, arguments: Arguments, advance: Callable[[], None] = l
     try:
         beside.chmod(0o755)
         kinds = {name: _write_object(beside, name, arguments, advance) for name in arguments.objects}
-        _write_splits(beside / "split_csv", arguments)
+        write_splits(beside / "split_csv", arguments)
         manifest |= {"pictures": picture_count(arguments), "kinds": kinds}
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         os.replace(beside, directory)
+    except OSError as error:
+        raise SpdError(f"{directory}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return True
@@ -134,7 +139,7 @@ def _paths(name: str, anomalous: bool, index: int) -> tuple[str, str]:
     return f"{name}/Data/Images/Anomaly/{index:03d}.JPG", f"{name}/Data/Masks/Anomaly/{index:03d}.png"
 
 
-def _write_splits(folder: Path, arguments: Arguments) -> None:
+def write_splits(folder: Path, arguments: Arguments) -> None:
     """Write the three split files.
 
     1cls trains on `train` normals and tests on the rest and every anomaly. As in VisA, 2cls_highshot takes

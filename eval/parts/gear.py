@@ -57,7 +57,7 @@ def damage(gear: Layout, kind: str, rng: np.random.Generator) -> Layout:
         mark = Groove(spot, points, rng.uniform(0.005, 0.009), 0.003, (0.85, 0.85, 0.85), 0.85, 0.5)
     elif kind == "stain":
         radius = float(np.clip(rng.lognormal(-2.8, 0.4), 0.03, 0.13))
-        tint = ((0.75, 0.32, 0.12), (0.55, 0.3, 0.16), (0.3, 0.28, 0.25))[rng.integers(3)]
+        tint = ((0.8, 0.45, 0.22), (0.65, 0.42, 0.28), (0.45, 0.43, 0.4))[rng.integers(3)]
         mark = Stain(spot, radius, tint, seed, gloss=0.01, edge=0.6)
     elif kind == "crack":
         root = gear.pose.at(_ROOT * np.cos(around), _ROOT * np.sin(around), around)
@@ -66,6 +66,7 @@ def damage(gear: Layout, kind: str, rng: np.random.Generator) -> Layout:
         mark = Groove(root, points, rng.uniform(0.006, 0.011), 0.01, (0.015, 0.014, 0.013), 0.95, 0.0)
     elif rng.random() < 0.5:
         size = rng.uniform(0.014, 0.03)
+        spot = gear.pose.at(0.29 * np.cos(around), 0.29 * np.sin(around), around)  # clear of the holes
         mark = Blob(spot, size, 0.5 * size, (0.05, 0.035, 0.02), 0.35, seed)
     else:
         points = wander(rng, rng.uniform(0.15, 0.4), 0.45, 12)

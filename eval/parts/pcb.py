@@ -105,16 +105,16 @@ def damage(board: Layout, kind: str, rng: np.random.Generator) -> Layout:
         return _marked(board, Blob(joint, size, 0.8 * size, TIN, 0.5, int(rng.integers(2**63))))
     spot = board.pose.at(rng.uniform(-0.45, 0.45), rng.uniform(-0.33, 0.3), rng.uniform(0, 2 * pi))
     if kind == "scratch":
-        length = float(np.clip(rng.lognormal(-1.7, 0.5), 0.06, 0.5))
+        length = float(np.clip(rng.lognormal(-1.5, 0.5), 0.08, 0.5))
         points = arc(rng, length, 0.1 * length)
         width = rng.uniform(0.006, 0.011)
         return _marked(board, Groove(spot, points, width, 0.002, (0.52, 0.42, 0.26), 0.8, 0.25))
     if kind == "stain":
-        radius = float(np.clip(rng.lognormal(-2.8, 0.45), 0.025, 0.14))
+        radius = float(np.clip(rng.lognormal(-2.7, 0.4), 0.03, 0.14))
         tint = ((0.28, 0.26, 0.3), (2.6, 1.6, 1.7), (2.2, 1.7, 3.0))[rng.integers(3)]
         return _marked(board, Stain(spot, radius, tint, int(rng.integers(2**63)), gloss=0.02))
     colour = ((0.75, 0.72, 0.66), (0.03, 0.03, 0.04), (0.5, 0.06, 0.05))[rng.integers(3)]
-    points = wander(rng, rng.uniform(0.12, 0.35), 0.35, 12)
+    points = wander(rng, rng.uniform(0.15, 0.4), 0.35, 12)
     return _marked(board, Fibre(spot, points, rng.uniform(0.006, 0.01), colour))
 
 
@@ -124,8 +124,10 @@ def _marked(board: Layout, mark: Mark) -> Layout:
 
 def _misplaced(board: Layout, kind: str, rng: np.random.Generator) -> Layout:
     present = [i for i, part in enumerate(board.components) if part and part.kind != "header"]
-    # Small components outnumber the big ones, as on a real board.
-    index = int(rng.choice(present))
+    # Kind first, or the many small ones would leave the big ones whole.
+    kinds = sorted({board.components[i].kind for i in present})
+    fallen = rng.choice(kinds)
+    index = int(rng.choice([i for i in present if board.components[i].kind == fallen]))
     part = board.components[index]
     if kind == "missing":
         changed = None

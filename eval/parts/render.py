@@ -2,6 +2,7 @@
 
 import zlib
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ _SMALLEST = 1.5e-4  # of the picture: what a defect must at least change, else i
 
 
 def render(
-    name: str, index: int, *, seed: int, size: int, anomalous: bool
+    name: str, index: int, *, seed: int, size: int, anomalous: bool, flawless: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[str, ...]]:
     """Render one picture.
 
@@ -31,23 +32,29 @@ def render(
         seed: The data set's seed.
         size: Shorter side in pixels.
         anomalous: Whether the object has a defect. The kinds take turns; one picture in ten has two.
+        flawless: Leave the defects out: the twin of the same pose, light and noise.
 
     Returns:
         The picture, (h, w, 3) uint8; its mask, (h, w) uint8, 0 where flawless, else the number (from 1) of
         the defect's kind in the object's KINDS; and the kinds, none for a normal picture.
     """
     part = OBJECTS[name]
-    streams = [
-        np.random.default_rng([seed, zlib.crc32(name.encode()), anomalous, index, stream]) for stream in range(3)
-    ]
-    scene, shot = part.layout(streams[0]), Shot.draw(streams[1])
-    picture, owner = _expose(part, scene, shot, size)
-    mask = np.zeros(picture.shape[:2], np.uint8)
-    kinds = _kinds(part, index, streams[2]) if anomalous else ()
+    object_seed = zlib.crc32(name.encode())
+    pose, light, fate = (np.random.default_rng([seed, object_seed, anomalous, index, stream]) for stream in range(3))
+    scene, shot = part.layout(pose), Shot.draw(light)
+    view = expose(part, scene, shot, size)
+    mask = np.zeros(view.picture.shape[:2], np.uint8)
+    kinds = _kinds(part, index, fate) if anomalous and not flawless else ()
     for kind in kinds:
-        scene, picture, owner, changed = _damaged(part, kind, scene, shot, picture, owner, streams[2])
+        while True:
+            hurt = part.damage(scene, kind, fate)
+            after = expose(part, hurt, shot, size)
+            changed = _changed(view, after, hurt.moved[len(scene.moved) :])
+            if changed.mean() >= _SMALLEST:
+                break
+        scene, view = hurt, after
         mask[changed] = part.KINDS.index(kind) + 1
-    return picture, mask, kinds
+    return view.picture, mask, kinds
 
 
 def _kinds(part: ModuleType, index: int, rng: np.random.Generator) -> tuple[str, ...]:
@@ -58,26 +65,26 @@ def _kinds(part: ModuleType, index: int, rng: np.random.Generator) -> tuple[str,
     return (part.KINDS[first], part.KINDS[second])
 
 
-def _expose(part: ModuleType, scene: object, shot: Shot, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the picture and, at the relief's resolution, which loose part each pixel shows."""
+class View(NamedTuple):
+    """A photographed scene: (h, w, 3) uint8, and the number of the loose part that each pixel shows."""
+
+    picture: NDArray[np.uint8]
+    owner: NDArray[np.uint8]
+
+
+def expose(part: ModuleType, scene: object, shot: Shot, size: int) -> View:
+    """Draw a scene and photograph it."""
     surface = Surface((size * SUPERSAMPLING, round(size * part.ASPECT) * SUPERSAMPLING))
     part.draw(scene, surface)
-    return photograph(surface, shot), surface.owner
-
-
-def _damaged(part, kind, scene, shot, picture, owner, rng):  # type: ignore[no-untyped-def]
-    """Damage the scene until it shows; return the new scene, picture and owners and what changed."""
-    while True:
-        hurt = part.damage(scene, kind, rng)
-        seen, shown = _expose(part, hurt, shot, picture.shape[0])
-        changed = difference(picture, seen)
-        # A displaced part may by chance look the same where its old and new place overlap.
-        moved = np.isin(owner, hurt.moved) | np.isin(shown, hurt.moved)
-        changed |= moved[::SUPERSAMPLING, ::SUPERSAMPLING]
-        if changed.mean() >= _SMALLEST:
-            return hurt, seen, shown, changed
+    return View(photograph(surface, shot), surface.owner[::SUPERSAMPLING, ::SUPERSAMPLING])
 
 
 def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Where two pictures (h, w, 3) differ visibly."""
     return (np.maximum(one, other) - np.minimum(one, other)).max(-1) >= VISIBLE
+
+
+def _changed(before: View, after: View, moved: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Where two views differ, with the old and the new place of moved parts: they count as a whole."""
+    places = np.isin(before.owner, moved) | np.isin(after.owner, moved)
+    return difference(before.picture, after.picture) | places

@@ -46,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     except SpdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
     print(f"{directory}: {'' if written else 'already there, '}{arguments.count} scenes")
     return 0
 

@@ -28,8 +28,8 @@ class Canvas:
 
     def window(self, left: float, top: float, right: float, bottom: float) -> tuple[Area, Field, Field]:
         """Return the pixels of a rectangle, as slices and as their x (1, w) and y (h, 1)."""
-        low_x, high_x = (int(np.clip(round(v * self.size), 0, self.size)) for v in (left, right))
-        low_y, high_y = (int(np.clip(round(v * self.size), 0, self.size)) for v in (top, bottom))
+        low_x, high_x = (min(max(round(float(v) * self.size), 0), self.size) for v in (left, right))
+        low_y, high_y = (min(max(round(float(v) * self.size), 0), self.size) for v in (top, bottom))
         area = (slice(low_y, max(high_y, low_y)), slice(low_x, max(high_x, low_x)))
         return area, self.x[:, area[1]], self.y[area[0]]
 
@@ -86,13 +86,17 @@ def fractal(rng: np.random.Generator, size: int, slope: float) -> Field:
 def sample(tile: Field, u: Field, v: Field) -> Field:
     """Look a periodic tile up at (u, v) in tiles, bilinearly."""
     n = tile.shape[0]
-    u, v = np.broadcast_arrays(u * np.float32(n), v * np.float32(n))
-    i, j = np.floor(v).astype(np.int32), np.floor(u).astype(np.int32)
-    fv, fu = v - i, u - j
-    i, j = i % n, j % n
-    i1, j1 = (i + 1) % n, (j + 1) % n
-    top = tile[i, j] * (1 - fu) + tile[i, j1] * fu
-    return top * (1 - fv) + (tile[i1, j] * (1 - fu) + tile[i1, j1] * fu) * fv
+    u, v = np.float32(n) * u, np.float32(n) * v
+    left, top = np.floor(u), np.floor(v)
+    fu, fv = (u - left).astype(np.float32), (v - top).astype(np.float32)
+    left, top = left.astype(np.int32) % n, top.astype(np.int32) % n
+    right, below = (left + 1) % n, (top + 1) % n * n
+    top *= n
+    flat = tile.ravel()
+    upper, lower = flat.take(top + left), flat.take(below + left)
+    upper = upper + fu * (flat.take(top + right) - upper)
+    lower = lower + fu * (flat.take(below + right) - lower)
+    return upper + fv * (lower - upper)
 
 
 def lit(height: Field, light: float, strength: float) -> Field:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from train.scenes.canvas import Canvas, colour, lit, mix, ramp
+from train.scenes.canvas import Canvas, colour, lit, mix, ramp, sample
 
 
 def masonry(canvas: Canvas) -> None:
@@ -26,25 +26,25 @@ def masonry(canvas: Canvas) -> None:
 
 
 def wood(canvas: Canvas) -> None:
-    """Paint boards with year rings and knots, or bark."""
+    """Paint boards with year rings, fibres and knots."""
     rng = canvas.rng
     boards = rng.integers(1, 7)
     own = np.floor(canvas.x * boards)
-    shift = np.sin(own * 91.7) * 10
-    field = 0.35 * canvas.noise(1.6) + (canvas.x * boards % 1 - 0.5) * rng.uniform(0.3, 2) + shift
-    stretched = field + 0.25 * np.sin(canvas.y * rng.uniform(1, 4) + shift)
+    # Growth is smooth along the trunk (y), so the noise is looked up stretched; each board is another cut.
+    tile = canvas.noise(1.5)
+    growth = sample(tile, canvas.x * 0.5 + own * 0.37, canvas.y * rng.uniform(0.06, 0.15) + own * 0.61)
+    growth = 0.5 * growth + (canvas.x - (own + rng.uniform(-0.5, 1.5)) / boards) * rng.uniform(1, 4)
     for _ in range(int(rng.integers(0, 4))):
-        cx, cy = rng.uniform(0, 1, 2)
-        stretched = stretched + rng.uniform(0.3, 0.8) * np.exp(
-            -(((canvas.x - cx) / 0.06) ** 2 + ((canvas.y - cy) / 0.14) ** 2)
-        )
-    rings = np.sin(stretched * rng.uniform(15, 45))
-    fibre = np.repeat(canvas.noise(0.3)[::8], 8, 0)[: canvas.size]
-    tone = mix(
-        colour(0.06, 0.6, 0.35), colour(rng.uniform(0.07, 0.12), 0.4, rng.uniform(0.55, 0.85)), 0.5 + 0.35 * rings
-    )
-    gap = 0.3 + 0.7 * ramp(np.minimum(canvas.x * boards % 1, 1 - canvas.x * boards % 1) / boards, 0.001, 0.008)
-    value = (1 + 0.10 * fibre + 0.15 * np.sin(own * 37.7)) * gap
+        cx, cy, width = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.03, 0.08)
+        away = ((canvas.x - cx) / width) ** 2 + ((canvas.y - cy) / (2.2 * width)) ** 2
+        growth = growth + rng.uniform(0.5, 1.2) * np.exp(-away) * (own == np.floor(cx * boards))
+    rings = np.sin(growth * rng.uniform(10, 28))
+    rings = np.sign(rings) * np.abs(rings) ** 0.7
+    fibre = sample(canvas.noise(0.5), canvas.x, canvas.y * 0.05)
+    light = colour(rng.uniform(0.06, 0.12), rng.uniform(0.25, 0.5), rng.uniform(0.5, 0.9))
+    tone = mix(light * np.float32((0.55, 0.45, 0.35)), light, 0.5 + 0.4 * rings)
+    seam = np.minimum(canvas.x * boards % 1, 1 - canvas.x * boards % 1) / boards
+    value = (1 + 0.13 * fibre + 0.15 * np.sin(own * 37.7)) * (0.3 + 0.7 * ramp(seam, 0.001, 0.008))
     canvas.rgb[:] = np.clip(tone * value[..., None], 0, 1)
     if rng.random() < 0.5:
         canvas.rgb = np.ascontiguousarray(canvas.rgb.transpose(1, 0, 2))
@@ -101,13 +101,13 @@ def pebbles(canvas: Canvas) -> None:
     big = rng.uniform(0.06, 0.16)
     light = rng.uniform(0, 6.28)
     canvas.rgb[:] = 0.03
-    for _ in range(int(np.clip(1.6 / big**2, 40, 260))):
+    for _ in range(int(np.clip(1.4 / big**2, 40, 200))):
         r, squash, turn = big * rng.uniform(0.35, 1.0), rng.uniform(0.55, 1), rng.uniform(0, 6.28)
         cx, cy = rng.uniform(-0.05, 1.05, 2)
         area, xs, ys = canvas.window(cx - 1.2 * r, cy - 1.2 * r, cx + 1.2 * r, cy + 1.2 * r)
         c, s = np.float32(np.cos(turn) / r), np.float32(np.sin(turn) / r)
         u, v = c * (xs - cx) + s * (ys - cy), (c * (ys - cy) - s * (xs - cx)) / squash
-        away = np.hypot(u, v)
+        away = np.sqrt(u * u + v * v)
         dome = np.sqrt(np.clip(1.05 - away * away, 0, 1))
         facing = ((xs - cx) * np.cos(light) + (ys - cy) * np.sin(light)) / r
         tone = colour(hue + rng.normal(0, spread), rng.uniform(0.03, 0.35), rng.uniform(0.3, 0.85))
@@ -118,13 +118,21 @@ def pebbles(canvas: Canvas) -> None:
 
 
 def ground(canvas: Canvas) -> None:
-    """Paint rock, bark, sand or snow: a bare relief in slanting light."""
+    """Paint rock, bark, cracked earth or wind-blown sand: a bare relief in slanting light."""
     rng = canvas.rng
-    relief = canvas.noise(rng.uniform(1.2, 2.0))
-    if rng.random() < 0.5:  # furrows, as in bark or wind-blown sand
-        furrows = np.sin((canvas.x + 0.06 * relief) * rng.uniform(30, 120) + canvas.y * rng.uniform(-30, 30))
-        relief = relief + rng.uniform(0.05, 0.5) * furrows
-    tones = colour(rng.uniform(0, 0.15), rng.uniform(0.05, 0.6), 0.35), colour(rng.uniform(0.05, 0.2), 0.3, 0.8)
-    body = mix(*tones, ramp(canvas.noise(1.4) + 0.5 * relief, -1.5, 1.5))
-    shade = lit(relief + 0.15 * canvas.noise(0.9), rng.uniform(0, 6.28), rng.uniform(0.2, 0.4))
+    relief = canvas.noise(rng.uniform(1.3, 2.2))
+    style = rng.integers(4)
+    if style == 0:  # ripples of sand
+        wave = canvas.x * rng.uniform(-20, 20) + canvas.y * rng.uniform(40, 90) + 2.5 * relief
+        relief = 0.4 * relief + rng.uniform(0.5, 1.5) * np.sin(wave)
+    elif style == 1:  # furrows of bark
+        furrow = sample(canvas.noise(1.1), canvas.x + 0.01 * relief, canvas.y * 0.25)
+        relief = 0.3 * relief - 1.2 * np.abs(furrow)
+    elif style == 2:  # cracks: where a smooth field changes sign
+        cracks = np.minimum(np.abs(canvas.noise(1.7)), np.abs(canvas.noise(1.7)))
+        relief = 0.3 * relief + 1.5 * ramp(cracks, 0.0, 0.12)
+    dark = colour(rng.uniform(0, 0.15), rng.uniform(0.05, 0.5), rng.uniform(0.25, 0.5))
+    pale = colour(rng.uniform(0.05, 0.2), rng.uniform(0.05, 0.4), rng.uniform(0.6, 0.9))
+    body = mix(dark, pale, ramp(0.7 * canvas.noise(1.6) + 0.8 * relief / relief.std(), -2.5, 2.5))
+    shade = lit(relief + 0.08 * relief.std() * canvas.noise(0.9), rng.uniform(0, 6.28), rng.uniform(0.2, 0.4))
     canvas.rgb[:] = np.clip(body * shade[..., None], 0, 1)

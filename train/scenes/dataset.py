@@ -49,6 +49,7 @@ def write(directory: Path, arguments: Arguments, advance: Callable[[], None] = l
         SpdError: The directory holds something else, or cannot be written.
     """
     arguments.check()
+    directory = directory.absolute()
     manifest = {"made_by": "train.scenes", "version": VERSION, "arguments": asdict(arguments)}
     if _already_there(directory, manifest):
         return False
@@ -65,6 +66,8 @@ def write(directory: Path, arguments: Arguments, advance: Callable[[], None] = l
             advance()
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         os.replace(beside, directory)
+    except OSError as error:
+        raise SpdError(f"{directory}: cannot be written ({error.strerror})") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return True

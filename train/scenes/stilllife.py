@@ -124,7 +124,7 @@ def _round(canvas: Canvas, x: float, y: float, radius: float, light: float, text
     """A lit ball with a textured skin; the texture is wrapped around it."""
     area, xs, ys = canvas.window(x - 1.05 * radius, y - 1.05 * radius, x + 1.05 * radius, y + 1.05 * radius)
     nx, ny = (xs - x) / radius, (ys - y) / radius
-    away = np.hypot(nx, ny)
+    away = np.sqrt(nx * nx + ny * ny)
     nz = np.sqrt(np.clip(1 - away * away, 0, 1))
     wrap = sample(texture, np.arctan2(nx, nz + 0.3) * 0.35 + x, np.arcsin(np.clip(ny, -1, 1)) * 0.35 + y)
     toward = (light, -0.75, 0.6)
