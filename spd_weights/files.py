@@ -18,11 +18,17 @@ def sha256(path: Path) -> str:
 
     Returns:
         64 hexadecimal digits.
+
+    Raises:
+        SpdError: The file cannot be read.
     """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+    try:
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+    except OSError as error:
+        raise SpdError(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 

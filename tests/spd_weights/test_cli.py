@@ -40,6 +40,9 @@ def test_card_is_rendered_from_its_sources(export: Path, capsys: pytest.CaptureF
     (export / "README.md").write_text("lost")
     assert main(["card", str(export)]) == 0
     assert (export / "README.md").read_text() == before
+    (export / "model.safetensors").unlink()
+    assert main(["card", str(export)]) == 2
+    assert "model.safetensors cannot be read: No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
