@@ -22,6 +22,8 @@ class DataConfig:
 
     train: str
     """A folder of images (searched through), a folder of parquet or webdataset shards, or hf:owner/dataset[:config]."""
+    val: str | None = None
+    """Labelled images to measure top-1 and top-5 accuracy on after each epoch; supervised only."""
     image_size: int = 224
     """Side of the square crops, in pixels."""
     workers: int = field(default_factory=lambda: min(8, max(1, len(os.sched_getaffinity(0)) - 1)))
@@ -45,22 +47,30 @@ class OptimConfig:
     """How long and how fast to learn. The batch is global: no value depends on the number of processes."""
 
     epochs: int = 100
-    """Passes over the data; the cosine schedule ends with the last."""
+    """Passes over the data; the schedule ends with the last."""
     max_steps: int | None = None
     """Stop after this many steps, wherever the schedule is."""
     batch_size: int = 512
     """Images a step, over all processes."""
+    optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
+    """lars leaves biases and norms out of weight decay and of its layer-wise scaling."""
     lr: float = 0.05
-    """Learning rate for a batch of 256; scaled linearly with the batch size."""
+    """Learning rate for a batch of 256."""
+    lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """How the learning rate grows with the batch size."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """cosine falls to 0 over the run; step divides by 10 after each third of it."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the learning rate first rises linearly from 0."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Of SGD and LARS."""
     weight_decay: float = 1e-4
-    """On all parameters."""
+    """L2 penalty; on all parameters with sgd."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """The strong views, as in MoCo v2 and SimSiam."""
+    """The strong views. Defaults as in MoCo v2 and SimSiam."""
 
     crop_area: Range = (0.2, 1.0)
     """Share of the image that a crop covers."""
@@ -83,8 +93,21 @@ class SpdConfig:
 
     weight: float = 0.1
     """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is the bare base method, at its cost."""
+    loss: Literal["auto", "cosine", "cross_entropy"] = "auto"
+    """cosine compares embeddings; cross_entropy has a binary classifier on the pooled features tell
+    perturbed from unperturbed. auto is the paper's: cross_entropy for supervised, cosine for the others."""
     perturbation: Literal["smoothblend", "smoothblend_literal"] = "smoothblend"
     """How the negative is perturbed. The literal form has a dark halo around the patch, smoothblend has not."""
+    anchor: Literal["strong", "crop"] = "strong"
+    """Which view is the anchor: the strong view of the base loss (the paper's x_i), or its crop before
+    any other augmentation, at the cost of one more pass."""
+    symmetric: bool = False
+    """Use both strong views as anchors, at twice the cost; the paper speaks of one."""
+    detach_anchor: bool = False
+    """Stop the gradient through the anchor; the paper's formula has no stop-gradient."""
+    batch_norm: Literal["together", "apart"] = "together"
+    """Batch statistics over positives and negatives together, which can neither reveal nor wipe out
+    their difference, or over each apart."""
     patch_area: Range = (0.003, 0.03)
     """Share of the image that the patch covers, log-uniform: from a scar to a small CutPaste patch."""
     patch_aspect: Range = (0.3, 3.3)
@@ -119,6 +142,34 @@ class SimSiamConfig:
     """Width of the three projector layers."""
     predictor_dim: int = 512
     """Width of the predictor's bottleneck."""
+
+
+@dataclass(frozen=True)
+class MoCoConfig:
+    """MoCo's head and queue (He et al., CVPR 2020; v2: Chen et al., arXiv 2003.04297)."""
+
+    version: Literal["v1", "v2"] = "v2"
+    """v1 has a linear head, v2 a hidden layer. v1's other settings: --moco.temperature 0.07 and step schedule."""
+    dim: int = 128
+    """Width of the embeddings."""
+    queue_size: int = 65536
+    """How many keys of earlier steps serve as negatives."""
+    momentum: float = 0.999
+    """Share of itself that the key encoder keeps in a step."""
+    temperature: float = 0.2
+    """Divides the cosine similarities."""
+
+
+@dataclass(frozen=True)
+class SimCLRConfig:
+    """SimCLR's head (Chen et al., ICML 2020; three layers: the official code's default, from SimCLR v2)."""
+
+    projector_layers: int = 3
+    """Linear layers of the projector."""
+    projector_dim: int = 128
+    """Width of the embeddings."""
+    temperature: float = 0.1
+    """Divides the cosine similarities."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +220,8 @@ class Config:
         ):
             if value < least:
                 raise SpdError(f"{option} {value}: it must be at least {least}")
+        if self.spd.anchor == "crop" and self.spd.symmetric:
+            raise SpdError("--spd.anchor crop and --spd.symmetric exclude each other: there is one crop anchor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +232,37 @@ class SimSiam(Config):
     simsiam: SimSiamConfig = SimSiamConfig()
 
 
-RECIPES: dict[str, type[Config]] = {"simsiam": SimSiam}
+@dataclass(frozen=True, kw_only=True)
+class MoCo(Config):
+    """MoCo v2 (Chen et al., 2020): find a view's partner among a queue of earlier images. Defaults as in
+    its ResNet-50 runs: 200 epochs, batch 256."""
+
+    optim: OptimConfig = OptimConfig(epochs=200, batch_size=256, lr=0.03)
+    moco: MoCoConfig = MoCoConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLR(Config):
+    """SimCLR (Chen et al., ICML 2020): find a view's partner among all images of the batch. Defaults as in
+    the official ImageNet command: 100 epochs, batch 4096, LARS."""
+
+    optim: OptimConfig = OptimConfig(batch_size=4096, optimizer="lars", lr=1.2, lr_scaling="sqrt", warmup_epochs=10)
+    augment: AugmentConfig = AugmentConfig(crop_area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2))
+    simclr: SimCLRConfig = SimCLRConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supervised(Config):
+    """Label cross-entropy, with SPD as an auxiliary task. Defaults as in torchvision's ImageNet reference:
+    90 epochs, batch 256. A folder's labels are the names of its subfolders."""
+
+    optim: OptimConfig = OptimConfig(epochs=90, batch_size=256, lr=0.1, schedule="step")
+    augment: AugmentConfig = AugmentConfig(
+        crop_area=(0.08, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
+    )
+
+
+RECIPES: dict[str, type[Config]] = {"simsiam": SimSiam, "moco": MoCo, "simclr": SimCLR, "supervised": Supervised}
 
 
 def recipe_name(config: Config) -> str:

@@ -1,11 +1,9 @@
-"""Images in, crops out: a table of encoded images read through `datasets`, decoded once a visit."""
+"""Crops out of a table of encoded images: which step sees which, and each decoded once a visit."""
 
-import glob
 import io
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import datasets
@@ -19,78 +17,15 @@ from spd_weights.errors import SpdError
 from train.config import Config
 from train.randomness import between, log_between, permutation, uniforms
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-_SHARDS = {".parquet": "parquet", ".tar": "webdataset"}
-
-
-def open_images(source: str) -> datasets.Dataset:
-    """Open a collection of images without decoding any.
-
-    Args:
-        source: a folder of images (searched through), a folder of parquet files or webdataset tars
-            (those whose names begin with "train", where some do), or hf:owner/dataset[:config], of
-            which the split "train" is read.
-
-    Returns:
-        A table with one column, `image`: {"bytes", "path"}, as stored.
-
-    Raises:
-        SpdError: there is nothing there, or nothing that looks like images.
-    """
-    if source.startswith("hf:"):
-        name, _, config = source.removeprefix("hf:").partition(":")
-        try:
-            table = datasets.load_dataset(name, config or None, split="train")
-        except Exception as error:  # the Hub, the network, the cache: the library's message names which
-            raise SpdError(f"{source}: the dataset could not be opened: {error}") from error
-        return _encoded(table, source)
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise SpdError(
-            f"{source}: no such folder; --data.train takes a folder of images or shards, or hf:owner/dataset"
-        )
-    for suffix, builder in _SHARDS.items():
-        shards = sorted(glob.glob(glob.escape(str(folder)) + f"/**/*{suffix}", recursive=True))
-        shards = [shard for shard in shards if Path(shard).name.startswith("train")] or shards
-        if shards:
-            return _encoded(datasets.load_dataset(builder, data_files=shards, split="train"), source)
-    return _image_files(folder)
-
-
-def _encoded(table: datasets.Dataset, source: str) -> datasets.Dataset:
-    columns = [name for name, feature in table.features.items() if isinstance(feature, datasets.Image)]
-    columns += [name for name in ("image", "img", "jpg", "png") if name in table.column_names]
-    if not columns:
-        raise SpdError(f"{source}: no image column among {table.column_names}")
-    table = table.select_columns(columns[0])
-    if columns[0] != "image":
-        table = table.rename_column(columns[0], "image")
-    return table.cast_column("image", datasets.Image(decode=False))
-
-
-def _image_files(folder: Path) -> datasets.Dataset:
-    paths = []
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        paths += [
-            os.path.join(parent, name)
-            for name in sorted(names)
-            if os.path.splitext(name)[1].lower() in _SUFFIXES and not name.startswith(".")
-        ]
-    if not paths:
-        raise SpdError(
-            f"{folder}: no images in it or below; looked for {', '.join(sorted(_SUFFIXES))}, .parquet and .tar"
-        )
-    table = datasets.Dataset.from_dict({"image": paths}, features=datasets.Features({"image": datasets.Image()}))
-    return table.cast_column("image", datasets.Image(decode=False))
-
 
 @dataclass
 class Batch:
     """What a process trains on in a step."""
 
     crops: Tensor
-    """uint8, (B, 2, 3, S, S): two random crops of each image."""
+    """uint8, (B, V, 3, S, S): V random crops of each image."""
+    labels: Tensor | None
+    """int64, (B,), where the table has labels."""
     indices: np.ndarray
     """int64, (B,): the images' numbers in the table."""
     epoch: int
@@ -108,8 +43,9 @@ class Crops(Dataset[Batch]):
     """Random crops of a table's images; indexed by (epoch, index) so that it carries no state."""
 
     def __init__(self, table: datasets.Dataset, config: Config) -> None:
-        """Wrap a table from `open_images`."""
+        """Wrap a table from `open_images`: one crop an image where it has labels, else two."""
         self.table = table
+        self.views = 1 if "label" in table.column_names else 2
         self.size, self.area, self.seed = config.data.image_size, config.augment.crop_area, config.seed
         self.allowed_bad = int(config.data.max_bad_fraction * len(table))
 
@@ -118,40 +54,60 @@ class Crops(Dataset[Batch]):
         return len(self.table)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
-        """Decode the images of a batch once each and cut both crops of each.
+        """Decode each image of a batch once and cut its crops.
 
         Args:
             keys: (epoch, index), all of one epoch.
         """
         epoch, indices = keys[0][0], np.array([index for _, index in keys])
-        draws = [uniforms(self.seed, epoch, indices, f"crop {view}", 22) for view in range(2)]
-        crops = np.empty((len(keys), 2, self.size, self.size, 3), np.uint8)
+        draws = [uniforms(self.seed, epoch, indices, f"crop {view}", 22) for view in range(self.views)]
+        crops = np.empty((len(keys), self.views, self.size, self.size, 3), np.uint8)
         bad: dict[int, str] = {}
-        for row, item in enumerate(self.table[indices.tolist()]["image"]):
+        rows = self.table[indices.tolist()]
+        labels = list(rows["label"]) if "label" in rows else None
+        for row, item in enumerate(rows["image"]):
             where = int(indices[row])
             while len(bad) <= self.allowed_bad:
                 try:
-                    crops[row] = self._cut(item, [draw[row] for draw in draws])
+                    crops[row] = decode(item, partial(self._boxes, [draw[row] for draw in draws]), self.size)
                     break
                 except Exception as error:  # whatever a decoder throws, it means this file is bad
                     bad[where] = f"{item['path'] or 'stored image'} (number {where}): {error}"
                 where = (where + 1) % len(self.table)  # the neighbour, whichever worker it is
                 item = self.table[where]["image"]
-        return Batch(torch.from_numpy(crops).permute(0, 1, 4, 2, 3), indices, epoch, bad)
+                if labels is not None:
+                    labels[row] = self.table[where]["label"]
+        views = torch.from_numpy(crops).permute(0, 1, 4, 2, 3)
+        return Batch(views, None if labels is None else torch.tensor(labels), indices, epoch, bad)
 
-    def _cut(self, item: dict[str, Any], draws: list[np.ndarray]) -> np.ndarray:
-        """Decode one image and cut its crops: uint8, (2, S, S, 3)."""
-        source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
-        with Image.open(source) as image:
-            width, height = image.size
-            boxes = np.stack([random_resized_crop(draw, width, height, self.area) for draw in draws])
-            # A JPEG is decoded at the smallest eighth that still holds every crop in full resolution.
-            shrink = min(1.0, float((self.size / (boxes[:, 2:] - boxes[:, :2])).max()))
-            image.draft("RGB", (int(np.ceil(width * shrink)), int(np.ceil(height * shrink))))
-            rgb = image.convert("RGB")
-        boxes = boxes * np.array([rgb.width / width, rgb.height / height] * 2)
-        side = (self.size, self.size)
-        return np.stack([np.asarray(rgb.resize(side, Image.Resampling.BILINEAR, box=tuple(box))) for box in boxes])
+    def _boxes(self, draws: list[np.ndarray], width: int, height: int) -> list[np.ndarray]:
+        return [random_resized_crop(draw, width, height, self.area) for draw in draws]
+
+
+def decode(item: dict[str, Any], boxes: Callable[[int, int], list[np.ndarray]], size: int) -> np.ndarray:
+    """Decode an image once and cut boxes out of it, each resized with antialiasing.
+
+    Args:
+        item: {"bytes", "path"} of an encoded image.
+        boxes: given width and height in pixels, the (left, top, right, bottom) of each crop.
+        size: side of the crops, in pixels.
+
+    Returns:
+        uint8, (boxes, size, size, 3), RGB.
+
+    Raises:
+        Exception: whatever Pillow raises on a file that is no image, or not all of one.
+    """
+    source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
+    with Image.open(source) as image:
+        width, height = image.size
+        crops = np.stack(boxes(width, height))
+        # A JPEG is decoded at the smallest eighth that still holds every crop in full resolution.
+        shrink = min(1.0, float((size / (crops[:, 2:] - crops[:, :2])).max()))
+        image.draft("RGB", (int(np.ceil(width * shrink)), int(np.ceil(height * shrink))))
+        rgb = image.convert("RGB")
+    crops = crops * np.array([rgb.width / width, rgb.height / height] * 2)
+    return np.stack([np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))) for box in crops])
 
 
 def random_resized_crop(uniforms: np.ndarray, width: int, height: int, area: tuple[float, float]) -> np.ndarray:

@@ -17,6 +17,7 @@ from train.monitors import Bar, MetricsLog, feature_std, to_floats
 from train.optim import set_learning_rate
 from train.record import export_run
 from train.setup import Run, begin
+from train.validate import open_validation, validate
 from train.views import ViewMaker
 
 
@@ -34,11 +35,14 @@ def pretrain(config: Config) -> Path:
             no longer a number.
     """
     run = begin(config)
+    if run.start >= run.steps and (config.out / "export").is_dir():
+        return config.out / "export"
     accelerator, optimizer = run.accelerator, run.optimizer
     make_views = ViewMaker(config, run.mean, run.std, accelerator.device)
     loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)
     log = MetricsLog(config.out / "metrics.jsonl", run.start) if accelerator.is_main_process else None
     clock = Clock(config.optim.batch_size)
+    validation = open_validation(config, run.images)
     run.wrapped.train()
     with Bar(_title(config), run.start, run.steps, accelerator.is_main_process) as bar:
         for step, batch in enumerate(clock.watch(loader), run.start):
@@ -46,7 +50,7 @@ def pretrain(config: Config) -> Path:
             lr = set_learning_rate(optimizer, config.optim, step, run.schedule.steps_per_epoch)
             torch.manual_seed(config.seed + step)  # for dropout and the like: a resume has nothing to restore
 
-            out = run.wrapped(make_views(batch.crops, batch.indices, batch.epoch))
+            out = run.wrapped(make_views(batch))
             loss = out["loss_base"]
             if config.spd.weight > 0:
                 loss = loss + config.spd.weight * out["loss_spd"]
@@ -62,6 +66,11 @@ def pretrain(config: Config) -> Path:
                 if log:
                     log.write(**metrics)
             bar.advance(done, metrics)
+            if validation and _epoch_ends(done, run):
+                accuracy = validate(run, validation)
+                bar.message(f"epoch {done // run.schedule.steps_per_epoch}: {accuracy}")
+                if log:
+                    log.write(step=done, **accuracy)
             if _checkpoint_due(done, run):
                 run.progress["seconds"] += clock.lap()
                 _save(run, done)
@@ -106,8 +115,11 @@ def _report_bad_images(batch: Batch, run: Run, bar: Bar) -> None:
 
 def _checkpoint_due(done: int, run: Run) -> bool:
     every = run.config.checkpoint.every
-    at_epoch_end = done % run.schedule.steps_per_epoch == 0
-    return at_epoch_end or done == run.steps or (every is not None and done % every == 0)
+    return _epoch_ends(done, run) or (every is not None and done % every == 0)
+
+
+def _epoch_ends(done: int, run: Run) -> bool:
+    return done % run.schedule.steps_per_epoch == 0 or done == run.steps
 
 
 def _save(run: Run, done: int) -> None:

@@ -3,49 +3,67 @@
 import math
 
 import torch
+from timm.optim import Lars
 from torch import nn
 
 from train.config import OptimConfig
 
 
 def make_optimizer(method: nn.Module, config: OptimConfig, fused: bool) -> torch.optim.Optimizer:
-    """SGD over all trainable parameters; a predictor's learning rate is held constant.
+    """Build the optimiser over all trainable parameters.
 
-    A constant predictor rate is SimSiam's recommended setting (`--fix-pred-lr` of the official code).
+    A predictor's learning rate is held constant, SimSiam's recommended setting (`--fix-pred-lr` of the
+    official code). LARS and AdamW leave biases and norms (tensors of one dimension) out of weight decay;
+    LARS then does not scale them layer-wise either, as SimCLR has it.
 
     Args:
         method: the module to train.
-        config: momentum and weight decay.
+        config: which optimiser, momentum and weight decay.
         fused: one kernel for all parameters, where the device has one.
     """
-    scheduled, constant = [], []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
-            (constant if name.startswith("predictor.") else scheduled).append(parameter)
-    groups = [{"params": scheduled, "constant_lr": False}, {"params": constant, "constant_lr": True}]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=0.0,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=fused,
-    )
+            constant = name.startswith("predictor.")
+            decays = config.optimizer == "sgd" or parameter.ndim > 1
+            groups.setdefault((constant, decays), []).append(parameter)
+    parameters = [
+        {"params": members, "constant_lr": constant, "weight_decay": config.weight_decay if decays else 0.0}
+        for (constant, decays), members in groups.items()
+    ]
+    if config.optimizer == "lars":
+        return Lars(parameters, lr=0.0, momentum=config.momentum)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=0.0, fused=fused)
+    return torch.optim.SGD(parameters, lr=0.0, momentum=config.momentum, fused=fused)
 
 
-def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int, constant: bool = False) -> float:
-    """The learning rate of a step (counted from 0): linear in the batch size, cosine over the run.
+def peak_learning_rate(config: OptimConfig) -> float:
+    """The learning rate at this global batch size, before the schedule."""
+    growth = config.batch_size / 256
+    return config.lr * {"linear": growth, "sqrt": math.sqrt(growth), "none": 1.0}[config.lr_scaling]
 
-    The official SimSiam code lowers it once an epoch; every step is our choice, because short runs on
-    small data have few epochs.
+
+def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
+    """The scheduled learning rate of a step (counted from 0).
+
+    The official codes of SimSiam and MoCo lower it once an epoch; every step is our choice, because short
+    runs on small data have few epochs.
     """
-    peak = config.lr * config.batch_size / 256
-    if constant:
-        return peak
-    return peak * 0.5 * (1 + math.cos(math.pi * step / (config.epochs * steps_per_epoch)))
+    peak, warmup = peak_learning_rate(config), config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, config.epochs * steps_per_epoch - warmup)
+    if config.schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "step":
+        return peak * 0.1 ** int(3 * done)
+    return peak
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     """Write the step's learning rate into every parameter group; returns the scheduled one."""
+    scheduled = learning_rate(config, step, steps_per_epoch)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, step, steps_per_epoch, group["constant_lr"])
-    return learning_rate(config, step, steps_per_epoch)
+        group["lr"] = peak_learning_rate(config) if group["constant_lr"] else scheduled
+    return scheduled

@@ -8,17 +8,18 @@ from typing import Any
 import datasets
 import timm
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import nn
 
 import spd_weights  # noqa: F401  (registers its names with timm, so that --model.init can be one)
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from train import checkpoint
-from train.config import Config, to_json
-from train.data import Schedule, open_images
+from train.config import Config, Supervised, to_json
+from train.data import Schedule
 from train.methods import build_method
 from train.optim import make_optimizer
+from train.sources import open_images
 from train.views import memory_layout
 
 # What may change between the first launch and a resumed one without changing what the run computes.
@@ -55,8 +56,11 @@ def begin(config: Config) -> Run:
     Raises:
         SpdError: data, weights, batch size or the run's folder are not usable.
     """
-    accelerator = Accelerator(mixed_precision=config.precision)
-    images = open_images(config.data.train)
+    # Every process computes its own buffers alike (queue, batch statistics): none has to be sent at each step.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp])
+    images = open_images(config.data.train, labelled=isinstance(config, Supervised))
+    classes = len(images.features["label"].names) if "label" in images.features else 0
     schedule = Schedule(
         len(images),
         config.optim.batch_size,
@@ -67,7 +71,9 @@ def begin(config: Config) -> Run:
     torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
     backbone = make_backbone(config)
     expected = timm.data.resolve_model_data_config(backbone)
-    method = build_method(config, backbone).to(accelerator.device, memory_format=memory_layout(accelerator.device))
+    method = build_method(config, backbone, classes).to(
+        accelerator.device, memory_format=memory_layout(accelerator.device)
+    )
     on_gpu = accelerator.device.type == "cuda"
     if on_gpu and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # it cannot run on a CPU

@@ -1,7 +1,10 @@
-"""The SPot-the-Difference regulariser (Zou et al., ECCV 2022, §3.2)."""
+"""The SPot-the-Difference regulariser (Zou et al., ECCV 2022, §3.2): one module that every method calls."""
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from train.config import SpdConfig
 
 
 def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
@@ -11,9 +14,9 @@ def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Te
     stop-gradient: all three embeddings learn.
 
     Args:
-        anchor: projector outputs of the anchor view, (B, D).
-        positive: those of its weak global augmentation, (B, D).
-        negative: those of its weak global augmentation with a local perturbation, (B, D).
+        anchor: embeddings of the anchor views, (B, D).
+        positive: those of their weak global augmentations, (B, D).
+        negative: those of their weak global augmentations with a local perturbation, (B, D).
 
     Returns:
         `loss_spd`, a scalar in [-2, 2], 0 where positive and negative look alike; `spd_accuracy`, the
@@ -23,3 +26,68 @@ def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Te
     to_negative = F.cosine_similarity(anchor, negative)
     accuracy = (to_positive > to_negative).float().mean()
     return {"loss_spd": (to_negative - to_positive).mean(), "spd_accuracy": accuracy.detach()}
+
+
+def spot_loss(positive_logits: Tensor, negative_logits: Tensor) -> dict[str, Tensor]:
+    """Tell perturbed from merely weakly augmented images: cross-entropy of a binary classifier.
+
+    Args:
+        positive_logits: of unperturbed images, (B, 2); class 0 is right.
+        negative_logits: of perturbed images, (B, 2); class 1 is right.
+
+    Returns:
+        `loss_spd`, ln 2 at chance; `spd_accuracy`, the share of images told right (0.5 = chance).
+    """
+    logits = torch.cat([positive_logits, negative_logits])
+    perturbed = torch.arange(2, device=logits.device).repeat_interleave(len(positive_logits))
+    accuracy = (logits.argmax(1) == perturbed).float().mean()
+    return {"loss_spd": F.cross_entropy(logits, perturbed), "spd_accuracy": accuracy.detach()}
+
+
+class SpotTheDifference(nn.Module):
+    """Encodes the SPD views and computes the loss; nothing where a batch has no SPD views."""
+
+    def __init__(self, features: int, config: SpdConfig) -> None:
+        """Choose the form of the loss.
+
+        Args:
+            features: width of the backbone's pooled features, which the binary classifier reads.
+            config: the SPD options; `loss` has to be resolved.
+        """
+        super().__init__()
+        self.config = config
+        self.classifier = nn.Linear(features, 2) if config.loss == "cross_entropy" and config.weight > 0 else None
+
+    def forward(
+        self, backbone: nn.Module, projector: nn.Module, views: dict[str, Tensor], *anchors: Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            backbone: (N, 3, S, S) to pooled features (N, F).
+            projector: (N, F) to embeddings (N, D).
+            views: with `positive` and `negative`; with an anchor view of its own, `spd_anchor`.
+            anchors: embeddings (B, D) of the strong views; the first is the anchor, all of them where SPD
+                is symmetric.
+
+        Returns:
+            `loss_spd` and `spd_accuracy`, or nothing.
+        """
+        if "positive" not in views:
+            return {}
+        positive, negative = views["positive"], views["negative"]
+        if self.config.batch_norm == "together":
+            features = backbone(torch.cat([positive, negative]))
+            pair = features.chunk(2)
+        else:
+            pair = backbone(positive), backbone(negative)
+        if self.classifier is not None:
+            return spot_loss(*(self.classifier(features) for features in pair))
+        if self.config.batch_norm == "together":
+            z_positive, z_negative = projector(features).chunk(2)
+        else:
+            z_positive, z_negative = (projector(features) for features in pair)
+        if "spd_anchor" in views:
+            anchors = (projector(backbone(views["spd_anchor"])),)
+        anchor = torch.cat(anchors) if self.config.symmetric else anchors[0]
+        return spd_loss(anchor.detach() if self.config.detach_anchor else anchor, z_positive, z_negative)

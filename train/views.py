@@ -8,6 +8,7 @@ from torch import Tensor
 
 from train import augment, perturb
 from train.config import Config
+from train.data import Batch
 from train.randomness import between, log_between, uniforms
 
 
@@ -33,37 +34,49 @@ class ViewMaker:
         self.mean = torch.tensor(mean, device=device)[:, None, None]
         self.std = torch.tensor(std, device=device)[:, None, None]
 
-    def __call__(self, crops: Tensor, indices: np.ndarray, epoch: int) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Make all views of a batch.
 
         Args:
-            crops: uint8, (B, 2, 3, S, S): two random crops of each image.
-            indices: (B,), the images' numbers in the dataset.
-            epoch: with the seed and the index it decides every random number.
+            batch: decoded crops, one or two an image.
 
         Returns:
-            Normalised float32 tensors (B, 3, S, S): `anchor` and `second`, the strong views; if the SPD
-            weight is not 0, also `positive` = weak(anchor) and `negative` = perturbed(weak'(anchor)).
+            Normalised float32 tensors (B, 3, S, S): `anchor` and, where there are two crops, `second`, the
+            strong views. If the SPD weight is not 0 also `positive` = weak(anchor) and `negative` =
+            perturbed(weak'(anchor)), of 2B images where SPD is symmetric, and where the anchor is the
+            plain crop `spd_anchor`. `labels` int64 (B,), where there are any.
         """
-        views = self.unnormalized(crops, indices, epoch)
+        views = self.unnormalized(batch)
         views.pop("alpha", None)
-        return {
+        views = {
             name: ((view - self.mean) / self.std).contiguous(memory_format=self.layout) for name, view in views.items()
         }
+        return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device)}
 
-    def unnormalized(self, crops: Tensor, indices: np.ndarray, epoch: int) -> dict[str, Tensor]:
+    def unnormalized(self, batch: Batch) -> dict[str, Tensor]:
         """The same views as float32 images in [0, 1], with the negatives' `alpha` map (B, 1, S, S)."""
 
         def draw(stream: str, count: int) -> np.ndarray:
-            return uniforms(self.config.seed, epoch, indices, stream, count)
+            return uniforms(self.config.seed, batch.epoch, batch.indices, stream, count)
 
-        crops = crops.to(self.device, non_blocking=True).float().div_(255)
-        views = {name: self.strong(crops[:, i], draw(f"strong {i}", 10)) for i, name in enumerate(("anchor", "second"))}
-        if self.config.spd.weight > 0:
-            views["positive"] = self.weak(views["anchor"], draw("weak positive", 13))
-            weak = self.weak(views["anchor"], draw("weak negative", 13))
-            perturbation = draw("perturbation", perturb.UNIFORMS)
-            views["negative"], views["alpha"] = perturb.smoothblend(weak, perturbation, self.config.spd)
+        crops = batch.crops.to(self.device, non_blocking=True).float().div_(255)
+        names = ("anchor", "second")[: crops.shape[1]]
+        views = {name: self.strong(crops[:, i], draw(f"strong {i}", 10)) for i, name in enumerate(names)}
+        spd = self.config.spd
+        if spd.weight == 0:
+            return views
+        anchors = [views["anchor"]]
+        if spd.anchor == "crop":
+            anchors = [crops[:, 0]]
+            views["spd_anchor"] = crops[:, 0]
+        elif spd.symmetric:
+            anchors = list(views.values())
+        pairs = []
+        for i, anchor in enumerate(anchors):
+            positive = self.weak(anchor, draw(f"weak positive {i}", 13))
+            weak = self.weak(anchor, draw(f"weak negative {i}", 13))
+            pairs.append((positive, *perturb.smoothblend(weak, draw(f"perturbation {i}", perturb.UNIFORMS), spd)))
+        views["positive"], views["negative"], views["alpha"] = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         return views
 
     def strong(self, images: Tensor, u: np.ndarray) -> Tensor:

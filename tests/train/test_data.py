@@ -16,7 +16,8 @@ from torchvision.transforms import RandomResizedCrop
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
-from train.data import Crops, Schedule, make_loader, open_images, random_resized_crop
+from train.data import Crops, Schedule, make_loader, random_resized_crop
+from train.sources import open_images
 
 
 def test_a_folder_is_searched_through_in_a_fixed_order(tmp_path: Path):

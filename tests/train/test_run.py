@@ -1,5 +1,6 @@
 """Whole runs: what they write, that they survive being killed, and what they say when they cannot go on."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,12 +13,26 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torchvision.transforms.functional import normalize, to_tensor
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import ARCH, ROOT, arguments, run_train, small_config, write_photos
 from train.__main__ import main
-from train.config import CheckpointConfig, OptimConfig, SpdConfig
+from train.config import RECIPES as RECIPE_TYPES
+from train.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    MoCoConfig,
+    ModelConfig,
+    OptimConfig,
+    SimCLRConfig,
+    SimSiamConfig,
+    SpdConfig,
+)
 from train.loop import pretrain
 
 
@@ -101,12 +116,81 @@ def test_a_killed_run_ends_with_the_same_weights(photos: Path, tmp_path: Path, f
     assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_run_stopped_between_epochs_and_mid_epoch_is_resumed_exactly(photos: Path, tmp_path: Path, finished: Path):
-    out, often = tmp_path / "stopped", CheckpointConfig(every=1)
-    for stop in (2, 5, None):  # --optim.max-steps does not change the schedule, so it may grow
-        config = small_config(photos, out, checkpoint=often, optim=OptimConfig(epochs=2, batch_size=8, max_steps=stop))
-        pretrain(config)
-    assert_same_weights(out, finished)
+RECIPES = {
+    "simsiam": {"simsiam": SimSiamConfig(projector_dim=32, predictor_dim=8)},
+    "moco": {"moco": MoCoConfig(dim=16, queue_size=16)},
+    "simclr": {"simclr": SimCLRConfig(projector_dim=16)},
+    "supervised": {},
+}
+
+
+def recipe_config(recipe: str, photos: Path, out: Path, weight: float, **changes: object) -> Config:
+    """Any recipe as small as `small_config`, at its own optimiser and schedule."""
+    kind = RECIPE_TYPES[recipe]
+    own = kind(data=DataConfig(train=str(photos)), out=out)
+    optim = {"epochs": 2, "batch_size": 8, **changes.pop("optim", {})}
+    return kind(
+        data=DataConfig(train=str(photos), image_size=32, workers=0),
+        model=ModelConfig(arch=ARCH),
+        optim=dataclasses.replace(own.optim, **optim),
+        spd=SpdConfig(weight=weight),
+        log_every=1,
+        out=out,
+        **{**RECIPES[recipe], **changes},
+    )
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs in two class folders."""
+    folder = tmp_path_factory.mktemp("classes")
+    for seed, name in enumerate(("bolt", "nut")):
+        write_photos(folder / name, 12, seed=seed)
+    return folder
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_stopped_mid_epoch_is_resumed_exactly(recipe: str, weight: float, classes: Path, tmp_path: Path):
+    """Optimiser, momentum encoder and queue included; --optim.max-steps may grow, as it leaves the schedule alone."""
+    pretrain(recipe_config(recipe, classes, tmp_path / "whole", weight))
+    for stop in (2, 5, None):
+        pretrain(recipe_config(recipe, classes, tmp_path / "stopped", weight, optim={"max_steps": stop}))
+    assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_learns_a_few_images(recipe: str, weight: float, classes: Path, tmp_path: Path):
+    still = AugmentConfig(crop_area=(0.9, 1.0), jitter_probability=0, gray_probability=0, blur_probability=0)
+    optim = {"epochs": 12, "lr": {"simclr": 2.0, "moco": 0.3}.get(recipe, 0.3), "warmup_epochs": 0}
+    pretrain(recipe_config(recipe, classes, tmp_path / "run", weight, optim=optim, augment=still))
+    losses = [line["loss_base"] for line in metrics(tmp_path / "run")]
+    first, last = losses[1:6], losses[-5:]  # a queue of random keys makes the very first loss low
+    assert sum(last) < sum(first) - 0.1 * abs(sum(first))
+
+
+def test_supervised_accuracy_is_that_of_a_separate_computation(classes: Path, tmp_path: Path):
+    config = recipe_config("supervised", classes, tmp_path / "run", 0.0)
+    pretrain(dataclasses.replace(config, data=dataclasses.replace(config.data, val=str(classes))))
+    measured = [line for line in metrics(tmp_path / "run") if "val_top1" in line]
+    assert [line["step"] for line in measured] == [3, 6]
+    state = load_file(tmp_path / "run/checkpoints/step-00000006/model.safetensors")
+    model = timm.create_model(ARCH, num_classes=2).eval()
+    model.load_state_dict(
+        {k.replace("backbone.", "").replace("classifier.", "fc."): v for k, v in state.items() if "spd" not in k}
+    )
+    correct = 0
+    for label, name in enumerate(("bolt", "nut")):
+        for path in (classes / name).iterdir():
+            image = Image.open(path).convert("RGB")
+            side = min(image.size) * 7 / 8
+            box = [(image.width - side) / 2, (image.height - side) / 2]
+            crop = image.resize((32, 32), Image.Resampling.BILINEAR, box=(*box, box[0] + side, box[1] + side))
+            tensor = normalize(to_tensor(crop), IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)[None]
+            correct += int(model(tensor).argmax() == label)
+    assert measured[-1]["val_top1"] == pytest.approx(correct / 24)
+    assert measured[-1]["val_top5"] == 1
 
 
 def test_two_processes_share_the_batch_and_write_one_run(photos: Path, tmp_path: Path):

@@ -5,15 +5,17 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.helpers import ARCH
-from train.config import SimSiamConfig
+from train.config import SimSiamConfig, SpdConfig
 from train.methods.simsiam import SimSiamMethod
 from train.spd import spd_loss
+
+SPD = SpdConfig(loss="cosine")
 
 
 def build(seed: int = 0) -> SimSiamMethod:
     torch.manual_seed(seed)
     backbone = timm.create_model(ARCH, num_classes=0)
-    return SimSiamMethod(backbone, backbone.num_features, SimSiamConfig(projector_dim=32, predictor_dim=8))
+    return SimSiamMethod(backbone, backbone.num_features, SimSiamConfig(projector_dim=32, predictor_dim=8), SPD)
 
 
 def views(*names: str, batch: int = 6) -> dict[str, Tensor]:
@@ -79,7 +81,7 @@ def test_without_spd_views_nothing_of_spd_is_computed():
 
 def test_heads_have_the_official_shape():
     backbone = timm.create_model("resnet18", num_classes=0)
-    method = SimSiamMethod(backbone, 512, SimSiamConfig())
+    method = SimSiamMethod(backbone, 512, SimSiamConfig(), SPD)
     linear = [m for m in method.projector if isinstance(m, nn.Linear)]
     norms = [m for m in method.projector if isinstance(m, nn.BatchNorm1d)]
     assert [(m.in_features, m.out_features, m.bias is None) for m in linear] == [

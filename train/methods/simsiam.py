@@ -1,38 +1,31 @@
-"""SimSiam (Chen & He, CVPR 2021) with the SPD regulariser."""
+"""SimSiam (Chen & He, CVPR 2021)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.config import SimSiamConfig
-from train.spd import spd_loss
+from train.config import SimSiamConfig, SpdConfig
+from train.methods.heads import mlp
+from train.spd import SpotTheDifference
 
 
 class SimSiamMethod(nn.Module):
     """Two views of an image attract each other: a predictor on one side, a stop-gradient on the other."""
 
-    def __init__(self, backbone: nn.Module, features: int, config: SimSiamConfig) -> None:
+    def __init__(self, backbone: nn.Module, features: int, config: SimSiamConfig, spd: SpdConfig) -> None:
         """Add the heads of the official ImageNet code.
 
         Args:
             backbone: (B, 3, S, S) to (B, features).
             features: width of the pooled features.
             config: widths of the heads.
+            spd: the SPD options.
         """
         super().__init__()
         width = config.projector_dim
         self.backbone = backbone
-        self.projector = nn.Sequential(
-            nn.Linear(features, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True),
-            nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU(inplace=True),
-            nn.Linear(width, width, bias=False), nn.BatchNorm1d(width, affine=False),
-        )  # fmt: skip
-        self.predictor = nn.Sequential(
-            nn.Linear(width, config.predictor_dim, bias=False),
-            nn.BatchNorm1d(config.predictor_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(config.predictor_dim, width),
-        )
+        self.projector = mlp([features, width, width, width], batch_norm=True, output_norm=True)
+        self.predictor = mlp([width, config.predictor_dim, width], batch_norm=True)
+        self.spd = SpotTheDifference(features, spd)
 
     def embed(self, images: Tensor) -> Tensor:
         """Projector outputs z of normalised images: (B, 3, S, S) to (B, D)."""
@@ -52,9 +45,5 @@ class SimSiamMethod(nn.Module):
         z1, z2 = self.embed(views["anchor"]), self.embed(views["second"])  # one pass a view, as officially
         p1, p2 = self.predictor(z1), self.predictor(z2)
         attraction = F.cosine_similarity(p1, z2.detach()) + F.cosine_similarity(p2, z1.detach())
-        losses = {"loss_base": -attraction.mean() / 2, "features": z1.detach()}
-        if "positive" in views:
-            # In one pass, so that batch statistics can neither reveal nor wipe out the difference.
-            pair = self.embed(torch.cat([views["positive"], views["negative"]]))
-            losses |= spd_loss(z1, *pair.chunk(2))
-        return losses
+        spd = self.spd(self.backbone, self.projector, views, z1, z2)
+        return {"loss_base": -attraction.mean() / 2, "features": z1.detach(), **spd}

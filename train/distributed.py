@@ -1,0 +1,41 @@
+"""Collectives that losses need: no-ops in a single process."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+
+
+def processes() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Concatenate the processes' tensors in rank order; gradients flow back to each.
+
+    DDP averages gradients over processes, so a loss that is a mean over its process's own samples gets
+    the gradient of the mean over all.
+
+    Args:
+        tensor: (B, …), of the same shape on every process.
+
+    Returns:
+        (processes × B, …).
+    """
+    return torch.cat(all_gather(tensor)) if processes() > 1 else tensor
+
+
+@torch.no_grad()
+def gather(tensor: Tensor) -> Tensor:
+    """The same without gradients."""
+    if processes() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(processes())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)

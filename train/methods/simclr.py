@@ -1,0 +1,64 @@
+"""SimCLR (Chen et al., ICML 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from train.config import SimCLRConfig, SpdConfig
+from train.distributed import gather_with_gradient, rank
+from train.methods.heads import mlp
+from train.spd import SpotTheDifference
+
+
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross-entropy: each view has to find its partner among all others.
+
+    Every one of the 2N views is an anchor; its other view is the positive and the 2N - 2 views of other
+    images are negatives, gathered from all processes with their gradient.
+
+    Args:
+        z1: embeddings of the first views on this process, (B, D).
+        z2: those of the second views, (B, D).
+        temperature: divides the cosine similarities.
+
+    Returns:
+        The mean over this process's 2B anchors, a scalar; ln(2N - 1) where all views look alike.
+    """
+    z1, z2 = F.normalize(z1), F.normalize(z2)
+    candidates = torch.cat([gather_with_gradient(z1), gather_with_gradient(z2)])
+    total, own = len(candidates) // 2, torch.arange(len(z1), device=z1.device) + rank() * len(z1)
+    logits = torch.cat([z1, z2]) @ candidates.T / temperature
+    itself = torch.cat([own, own + total])
+    logits = logits.scatter(1, itself[:, None], float("-inf"))
+    return F.cross_entropy(logits, torch.cat([own + total, own]))
+
+
+class SimCLRMethod(nn.Module):
+    """Two views of an image attract each other and repel the views of all other images."""
+
+    def __init__(self, backbone: nn.Module, features: int, config: SimCLRConfig, spd: SpdConfig) -> None:
+        """Add the projector of the official code.
+
+        Args:
+            backbone: (B, 3, S, S) to (B, features).
+            features: width of the pooled features.
+            config: depth and width of the projector, temperature.
+            spd: the SPD options.
+        """
+        super().__init__()
+        self.backbone, self.temperature = backbone, config.temperature
+        hidden = [features] * (config.projector_layers - 1)
+        self.projector = mlp([features, *hidden, config.projector_dim], batch_norm=True, output_norm=True)
+        self.spd = SpotTheDifference(features, spd)
+
+    def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the losses of a batch; the views are those of `SimSiamMethod.forward`.
+
+        Returns:
+            `loss_base`; `features`, the anchors' embeddings (B, D), detached; with SPD also `loss_spd`
+            and `spd_accuracy`.
+        """
+        both = torch.cat([views["anchor"], views["second"]])  # one pass, so that batch norm sees both
+        z1, z2 = self.projector(self.backbone(both)).chunk(2)
+        spd = self.spd(self.backbone, self.projector, views, z1, z2)
+        return {"loss_base": nt_xent(z1, z2, self.temperature), "features": z1.detach(), **spd}

@@ -1,0 +1,40 @@
+"""Supervised classification, with SPD as an auxiliary task."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from train.config import SpdConfig
+from train.spd import SpotTheDifference
+
+
+class SupervisedMethod(nn.Module):
+    """Label cross-entropy; the SPD views only ask whether an image was locally perturbed (paper §3.2)."""
+
+    def __init__(self, backbone: nn.Module, features: int, classes: int, spd: SpdConfig) -> None:
+        """Add the classifier.
+
+        Args:
+            backbone: (B, 3, S, S) to (B, features).
+            features: width of the pooled features.
+            classes: how many labels there are.
+            spd: the SPD options.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Linear(features, classes)
+        self.spd = SpotTheDifference(features, spd)
+
+    def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the losses of a batch.
+
+        Args:
+            views: `anchor` (B, 3, S, S) and `labels` int64 (B,), and with SPD also `positive` and `negative`.
+
+        Returns:
+            `loss_base`, cross-entropy of the labels; `features`, the backbone's (B, F), detached; with SPD
+            also `loss_spd` and `spd_accuracy`.
+        """
+        features = self.backbone(views["anchor"])
+        loss = F.cross_entropy(self.classifier(features), views["labels"])
+        spd = self.spd(self.backbone, nn.Identity(), views, features)
+        return {"loss_base": loss, "features": features.detach(), **spd}
