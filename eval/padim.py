@@ -8,6 +8,7 @@ from eval.maps import anomaly_maps
 
 RIDGE = 0.01  # added to the diagonal of every covariance (the paper's epsilon)
 _CHOLESKY_CHUNK_BYTES = 2**26
+_MERGE_IMAGES = 32  # a merge reads and writes all covariances, gigabytes for 550 channels
 
 
 class Padim:
@@ -31,6 +32,7 @@ class Padim:
         self._seed = seed
         self._dims = dims
         self._channels: Tensor | None = None
+        self._pending: list[Tensor] = []
         self._count = 0
         self._mean: Tensor  # [P, D, 1]
         self._scatter: Tensor  # [P, D, D]; after fit(), the Cholesky factor of the covariance
@@ -41,7 +43,13 @@ class Padim:
         Args:
             features: Feature maps of the chosen layers, float32, each [B, C_l, H_l, W_l].
         """
-        patches = self._patches(features)
+        self._pending.append(self._patches(features))
+        if sum(patches.shape[2] for patches in self._pending) >= _MERGE_IMAGES:
+            self._merge()
+
+    def _merge(self) -> None:
+        patches = torch.cat(self._pending, dim=2)
+        self._pending.clear()
         positions, dims, new = patches.shape
         if self._count == 0:
             self._mean = patches.new_zeros(positions, dims, 1)
@@ -57,6 +65,8 @@ class Padim:
 
     def fit(self) -> None:
         """Factorise the covariances (divisor N - 1) plus 0.01 I; the ridge carries fewer images than dims."""
+        if self._pending:
+            self._merge()
         dims = self._scatter.shape[1]
         ridge = RIDGE * torch.eye(dims, dtype=torch.float64, device=self._scatter.device)
         # In float64, because features of a large scale against the small ridge exceed float32's range of

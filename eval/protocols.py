@@ -16,7 +16,6 @@ from eval.padim import Padim
 from spd_weights.errors import SpdError
 
 PROTOCOLS = {"1cls": ("padim",)}  # the methods of each protocol
-_BATCH = 32
 
 Progress = Callable[[str, int, int], None]  # what is being done, images done, images in all
 
@@ -167,7 +166,7 @@ def _features(
     progress: Progress,
 ) -> Iterator[list[Tensor]]:
     done = 0
-    for images in batches([sample.image for sample in samples], settings.image_size, _BATCH, workers):
+    for images in batches([sample.image for sample in samples], settings.image_size, extractor.batch_size, workers):
         yield extractor(images)
         done += len(images)
         progress(stage, done, len(samples))

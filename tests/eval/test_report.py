@@ -3,7 +3,9 @@
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from eval.evaluate import Request, evaluate
@@ -13,7 +15,7 @@ from eval.results import read_results
 from eval.tables import print_tables, short_names, tables
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
-from tests.eval.helpers import mvtec_category, visa_tree
+from tests.eval.helpers import DEFECT, SIZE, mvtec_category, visa_tree
 
 WEIGHTS = ["random:test_resnet", "random:test_vit"]
 
@@ -28,6 +30,16 @@ def measured(tmp_path_factory):
     evaluate(Request(weights=WEIGHTS, data=root / "data", out=root / "out", settings=settings, workers=0, seeds=2))
     (root / "data").rename(root / "gone")
     return root / "out"
+
+
+def test_figures_outline_the_true_defect(measured):
+    (cell,) = (path.parent for path in measured.rglob("tile/*seed0/cell.json") if "resnet" in str(path))
+    with Image.open(cell / "best-photo.jpg") as picture:
+        red, green, blue = np.moveaxis(np.asarray(picture).astype(int), -1, 0)
+        scale = picture.width / SIZE[0]
+    ys, xs = np.nonzero((red < 120) & (green > 170) & (blue > 190))
+    left, right, top, bottom = (edge * scale for edge in DEFECT)
+    assert [xs.min(), xs.max(), ys.min(), ys.max()] == pytest.approx([left, right, top, bottom], abs=8)
 
 
 class Page(HTMLParser):
