@@ -13,6 +13,8 @@ SUPERSAMPLING = 2
 """Relief pixels to a camera pixel, per axis; `_binned` relies on it being 2."""
 
 
+_BAND = 16  # camera rows lit at a time
+
 LAMP_AZIMUTH = radians(235)
 """Where the lamp stands on average: at the upper left."""
 
@@ -58,7 +60,7 @@ def photograph(surface: Surface, shot: Shot) -> NDArray[np.uint8]:
     Returns:
         (h, w, 3) uint8, sRGB.
     """
-    light = _blurred(_binned(_light(surface, shot)), shot.blur)
+    light = _blurred(_light(surface, shot), shot.blur)
     h, w = light.shape[1:]
     x = (np.arange(w, dtype=np.float32) - w / 2) / min(h, w) - shot.centre[0]
     y = (np.arange(h, dtype=np.float32) - h / 2) / min(h, w) - shot.centre[1]
@@ -73,33 +75,41 @@ def photograph(surface: Surface, shot: Shot) -> NDArray[np.uint8]:
 
 
 def _light(surface: Surface, shot: Shot) -> Field:
-    """Lambert and mirror reflection of one lamp, cast shadows and dimmed corners, linear RGB."""
-    height = surface.height
+    """Light that reaches the camera, (3, h, w), linear RGB, at the camera's resolution."""
     flat = cos(shot.elevation)
-    lx, ly, lz = flat * cos(shot.azimuth), flat * sin(shot.azimuth), sin(shot.elevation)
-    slope_x, slope_y = _slope(height, surface.pixel), _slope(height.T, surface.pixel).T
-    length = np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
-    toward = (np.float32(lx) * slope_x + np.float32(ly) * slope_y) / length
-    upward = 1 / length
+    lamp = flat * cos(shot.azimuth), flat * sin(shot.azimuth), sin(shot.elevation)
+    coarse = _binned(surface.height)  # shadows are soft: the camera's own resolution is enough for them
+    lit = _unshadowed(coarse, lamp, surface.pixel * SUPERSAMPLING)
+    ambient = 0.38 * _openness(coarse)
+    light = np.empty((3, *coarse.shape), np.float32)
+    height = np.pad(surface.height, 1, "edge")
+    for top in range(0, len(coarse), _BAND):  # bands of rows stay in the cache
+        rows = slice(top, min(top + _BAND, len(coarse)))
+        fine = slice(rows.start * SUPERSAMPLING, rows.stop * SUPERSAMPLING)
+        diffuse, sheen = _reflected(height[fine.start : fine.stop + 2], surface.pixel, lamp)
+        seen = _repeated(lit[rows])
+        sheen *= surface.gloss[fine] * (0.25 + 0.75 * seen)
+        shade = _repeated(ambient[rows]) + 0.78 * diffuse * seen
+        light[:, rows] = _binned(surface.albedo[:, fine] * shade + sheen)
+    return light
+
+
+def _reflected(height: Field, pixel: float, lamp: tuple[float, float, float]) -> tuple[Field, Field]:
+    """Lambert and mirror reflection of the lamp, without the rim of one pixel that `height` has around."""
+    lx, ly, lz = (np.float32(part) for part in lamp)
+    slope_x = (height[1:-1, 2:] - height[1:-1, :-2]) * np.float32(0.5 / pixel)
+    slope_y = (height[2:, 1:-1] - height[:-2, 1:-1]) * np.float32(0.5 / pixel)
+    upward = 1 / np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
+    toward = (lx * slope_x + ly * slope_y) * upward
     half = sqrt(lx * lx + ly * ly + (lz + 1) ** 2)
-    mirror = np.maximum((np.float32(lz + 1) * upward - toward) * np.float32(1 / half), 0)
-    diffuse = np.maximum(np.float32(lz) * upward - toward, 0)
+    mirror = np.maximum(((lz + 1) * upward - toward) * np.float32(1 / half), 0)
     mirror *= mirror
     mirror *= mirror
     sharp = mirror * mirror
     sharp *= sharp
     sharp *= sharp
-    sheen = 0.25 * mirror + 2.2 * sharp  # powers 4 and 32 of the cosine: a wide sheen and a highlight
-    # Shadows are soft: the camera's own resolution is enough for them.
-    coarse = _binned(height)
-    lit = _unshadowed(coarse, (lx, ly, lz), surface.pixel * SUPERSAMPLING)
-    ambient = _repeated(0.38 * _openness(coarse))
-    lit = _repeated(lit)
-    shade = ambient + 0.78 * diffuse * lit
-    sheen *= surface.gloss * (0.25 + 0.75 * lit)
-    light = surface.albedo * shade
-    light += sheen
-    return light
+    # Powers 4 and 32 of the cosine: a wide sheen and a sharp highlight.
+    return np.maximum(lz * upward - toward, 0), 0.25 * mirror + 2.2 * sharp
 
 
 def _unshadowed(height: Field, lamp: tuple[float, float, float], pixel: float) -> Field:
@@ -120,14 +130,6 @@ def _openness(height: Field) -> Field:
     small = Image.fromarray(height).resize((w // 4, h // 4), Image.Resampling.BOX)
     around = np.asarray(small.resize((w, h), Image.Resampling.BICUBIC))
     return 1 - np.clip((around - height) * 14, 0, 0.6)
-
-
-def _slope(height: Field, pixel: float) -> Field:
-    """Central difference along the last axis."""
-    slope = np.empty_like(height)
-    slope[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * np.float32(0.5 / pixel)
-    slope[:, 0], slope[:, -1] = slope[:, 1], slope[:, -2]
-    return slope
 
 
 def _binned(field: Field) -> Field:
