@@ -38,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if config.print_config:
             print(json.dumps(to_json(config), indent=2))
             return 0
+        if config.preview:
+            from train.preview import write_preview
+
+            print(write_preview(config, config.preview))
+            return 0
         from train.loop import pretrain  # late: --help should not wait for torch
 
         export = pretrain(config)

@@ -96,8 +96,9 @@ class SpdConfig:
     loss: Literal["auto", "cosine", "cross_entropy"] = "auto"
     """cosine compares embeddings; cross_entropy has a binary classifier on the pooled features tell
     perturbed from unperturbed. auto is the paper's: cross_entropy for supervised, cosine for the others."""
-    perturbation: Literal["smoothblend", "smoothblend_literal"] = "smoothblend"
-    """How the negative is perturbed. The literal form has a dark halo around the patch, smoothblend has not."""
+    perturbation: Literal["smoothblend", "smoothblend_literal", "cutpaste", "cutpaste_scar"] = "smoothblend"
+    """How the negative is perturbed. The literal form has a dark halo around the patch, smoothblend has not.
+    The patch options below are SmoothBlend's; CutPaste keeps its own."""
     anchor: Literal["strong", "crop"] = "strong"
     """Which view is the anchor: the strong view of the base loss (the paper's x_i), or its crop before
     any other augmentation, at the cost of one more pass."""
@@ -204,6 +205,8 @@ class Config:
     """auto goes on from the newest valid checkpoint in the run's folder; never refuses a folder that holds a run."""
     print_config: bool = False
     """Print the resolved configuration as JSON and stop."""
+    preview: Path | None = None
+    """Write a sheet of views to this PNG file and stop: what the model would see."""
     log_every: int = 10
     """Steps between the lines of metrics.jsonl."""
 
@@ -273,5 +276,5 @@ def recipe_name(config: Config) -> str:
 def to_json(config: Config) -> dict[str, object]:
     """The resolved configuration as JSON-ready nested dictionaries."""
     fields = dataclasses.asdict(config)
-    del fields["print_config"]
+    del fields["print_config"], fields["preview"]
     return {"recipe": recipe_name(config), **fields, "out": str(config.out)}

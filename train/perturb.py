@@ -10,12 +10,16 @@ that mixes in black: a patch of the colour of its surroundings gets a dark halo 
 the value range, a frame that gives the perturbation away. By default the foreground is therefore the
 jittered image itself, shifted so that the patch comes to lie in its new place: it is defined wherever
 alpha is, and the halo is gone. `smoothblend_literal` is the paper's form.
+
+CutPaste (Li et al., CVPR 2021), which the paper compares with, pastes without blending; its scar is a
+thin, rotated strip. Both keep the sizes and the jitter of their own paper.
 """
 
 import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from train.augment import color_jitter, sample_jitter
@@ -25,7 +29,28 @@ from train.randomness import log_between
 UNIFORMS = 20
 """How many uniform numbers a sample's perturbation is drawn from."""
 
+_SCAR = ((2, 16), (10, 25))  # width and length in pixels at 256 px
 _PLACES = 4  # places tried for the paste before one that overlaps the source is accepted
+
+
+def perturb(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Tensor, Tensor]:
+    """Perturb a small place in each image, as `config.perturbation` says.
+
+    Args:
+        images: (B, 3, S, S) in [0, 1].
+        uniforms: (B, 20) in [0, 1): everything random about it.
+        config: kind, sizes and strengths.
+
+    Returns:
+        The perturbed images, and alpha of shape (B, 1, S, S) in [0, 1]: 0 where nothing changed.
+    """
+    if config.perturbation == "cutpaste":
+        changed, alpha = cutpaste(images, uniforms)
+    elif config.perturbation == "cutpaste_scar":
+        changed, alpha = cutpaste_scar(images, uniforms)
+    else:
+        changed, alpha = smoothblend(images, uniforms, config)
+    return _force_change(images, changed, alpha), alpha
 
 
 def sample_boxes(uniforms: np.ndarray, size: int, config: SpdConfig) -> dict[str, Tensor]:
@@ -62,16 +87,7 @@ def sample_boxes(uniforms: np.ndarray, size: int, config: SpdConfig) -> dict[str
 
 
 def smoothblend(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Tensor, Tensor]:
-    """Perturb a small place in each image (paper §3.2).
-
-    Args:
-        images: (B, 3, S, S) in [0, 1].
-        uniforms: (B, 20) in [0, 1): everything random about it.
-        config: `perturbation` chooses the halo-free form or the literal one.
-
-    Returns:
-        The perturbed images, and alpha of shape (B, 1, S, S) in [0, 1]: 0 where nothing changed.
-    """
+    """Blend a jittered patch in (paper §3.2), halo-free or literally; arguments and result as of `perturb`."""
     size, device = images.shape[-1], images.device
     boxes = {name: value.to(device) for name, value in sample_boxes(uniforms, size, config).items()}
     factors, order = sample_jitter(uniforms[:, 15:20], config.patch_jitter)
@@ -88,8 +104,44 @@ def smoothblend(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tupl
     alpha = alpha * _blurred_span(boxes["x"], boxes["width"], sigma, size)[:, None, None, :]
     alpha = torch.where(alpha < 1 / 512, 0, alpha)  # below half a grey level of the full range: exactly untouched
 
-    changed = torch.lerp(images, foreground, alpha)
-    return _force_change(images, changed, alpha), alpha
+    return torch.lerp(images, foreground, alpha), alpha
+
+
+def cutpaste(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Paste a jittered patch of 2 to 15 % of the image (CutPaste §A.1); arguments and result as of `perturb`."""
+    size = images.shape[-1]
+    config = SpdConfig(patch_area=(0.02, 0.15), patch_aspect=(0.3, 3.3))
+    boxes = {name: value.to(images.device) for name, value in sample_boxes(uniforms, size, config).items()}
+    alpha = _span(boxes["y"], boxes["height"], size)[:, None, :, None]
+    alpha = alpha * _span(boxes["x"], boxes["width"], size)[:, None, None, :]
+    shifted = _shift(images, boxes["source_y"] - boxes["y"], boxes["source_x"] - boxes["x"])
+    foreground = color_jitter(shifted, *sample_jitter(uniforms[:, 15:20], (0.1, 0.1, 0.1, 0.1)), weight=alpha)
+    return torch.where(alpha > 0, foreground, images), alpha
+
+
+def cutpaste_scar(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Paste a thin strip, turned by up to 45° (CutPaste §A.1); arguments and result as of `perturb`.
+
+    The strip is 2 to 16 by 10 to 25 pixels at 256 px.
+    """
+    size, device = images.shape[-1], images.device
+    u = torch.from_numpy(uniforms).float()
+    half_width, half_length = ((low + (high - low) * u[:, i]) * size / 512 for i, (low, high) in enumerate(_SCAR))
+    half_width, half_length = half_width.clamp(min=0.5).to(device), half_length.clamp(min=1.5).to(device)
+    angle = ((u[:, 2] - 0.5) * math.pi / 2).to(device)
+    reach = torch.hypot(half_width, half_length)[:, None]  # centres that keep the strip inside at any angle
+    source, target = (reach + u[:, i : i + 2].to(device) * (size - 2 * reach) for i in (3, 5))
+
+    pixel = torch.arange(size, device=device) + 0.5
+    down, right = pixel[None, :, None] - target[:, :1, None], pixel[None, None, :] - target[:, 1:, None]
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    across, along = cos * down - sin * right, sin * down + cos * right
+    inside = (across.abs() <= half_width[:, None, None]) & (along.abs() <= half_length[:, None, None])
+    alpha = inside[:, None].float()
+    where = torch.stack([along + source[:, 1:, None], across + source[:, :1, None]], -1) * (2 / size) - 1
+    turned = F.grid_sample(images, where, mode="bilinear", padding_mode="border", align_corners=False)
+    foreground = color_jitter(turned, *sample_jitter(uniforms[:, 15:20], (0.1, 0.1, 0.1, 0.1)), weight=alpha)
+    return torch.where(inside[:, None], foreground, images), alpha
 
 
 def _span(start: Tensor, length: Tensor, size: int) -> Tensor:

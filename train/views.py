@@ -54,7 +54,9 @@ class ViewMaker:
         return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device)}
 
     def unnormalized(self, batch: Batch) -> dict[str, Tensor]:
-        """The same views as float32 images in [0, 1], with the negatives' `alpha` map (B, 1, S, S)."""
+        """The same views as float32 images in [0, 1]; with them the negatives' `alpha` map (B, 1, S, S), 0
+        where nothing was changed, and `unperturbed`, what they were before.
+        """
 
         def draw(stream: str, count: int) -> np.ndarray:
             return uniforms(self.config.seed, batch.epoch, batch.indices, stream, count)
@@ -75,9 +77,10 @@ class ViewMaker:
         for i, anchor in enumerate(anchors):
             positive = self.weak(anchor, draw(f"weak positive {i}", 13))
             weak = self.weak(anchor, draw(f"weak negative {i}", 13))
-            pairs.append((positive, *perturb.smoothblend(weak, draw(f"perturbation {i}", perturb.UNIFORMS), spd)))
-        views["positive"], views["negative"], views["alpha"] = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        return views
+            negative, alpha = perturb.perturb(weak, draw(f"perturbation {i}", perturb.UNIFORMS), spd)
+            pairs.append((positive, negative, alpha, weak))
+        names = ("positive", "negative", "alpha", "unperturbed")
+        return views | {name: torch.cat(parts) for name, parts in zip(names, zip(*pairs, strict=True), strict=True)}
 
     def strong(self, images: Tensor, u: np.ndarray) -> Tensor:
         """Jitter, greyscale, blur and flip crops, in this order: (B, 3, S, S) and u (B, 10) to (B, 3, S, S)."""

@@ -29,7 +29,7 @@ def photos(batch: int, size: int, seed: int = 0) -> torch.Tensor:
 @given(size=st.integers(32, 200), seed=st.integers(0, 2**32 - 1))
 def test_changes_are_under_alpha_and_there_is_always_one(size: int, seed: int):
     images = photos(3, size, seed)
-    negative, alpha = perturb.smoothblend(images, draw(3, seed), CONFIG)
+    negative, alpha = perturb.perturb(images, draw(3, seed), CONFIG)
     assert negative.shape == images.shape
     assert alpha.shape == (3, 1, size, size)
     assert torch.equal(negative[(alpha == 0).expand_as(images)], images[(alpha == 0).expand_as(images)])
@@ -40,24 +40,24 @@ def test_changes_are_under_alpha_and_there_is_always_one(size: int, seed: int):
 @pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
 def test_a_flat_image_is_changed_all_the_same(level: float):
     images = torch.full((8, 3, 48, 48), level)
-    negative, _ = perturb.smoothblend(images, draw(8), CONFIG)
+    negative, _ = perturb.perturb(images, draw(8), CONFIG)
     assert ((negative - images).abs().amax((1, 2, 3)) >= 2 / 255).all()
 
 
 def test_a_white_patch_in_a_dark_image_is_not_clipped_away():
     images = torch.zeros(1, 3, 64, 64)
-    _, alpha = perturb.smoothblend(images, draw(1), NO_JITTER)
+    _, alpha = perturb.perturb(images, draw(1), NO_JITTER)
     images[(alpha > 0).expand_as(images)] = 1.0
     boxes = perturb.sample_boxes(draw(1), 64, NO_JITTER)
     y, x, h, w = (int(boxes[name]) for name in ("source_y", "source_x", "height", "width"))
     images[..., max(0, y - 9) : y + h + 9, max(0, x - 9) : x + w + 9] = 1.0  # source and target alike
-    negative, _ = perturb.smoothblend(images, draw(1), NO_JITTER)
+    negative, _ = perturb.perturb(images, draw(1), NO_JITTER)
     assert (negative - images).abs().max() > 0.05
 
 
 def test_the_pasted_core_is_the_jittered_source():
     images, uniforms = photos(20, 96), draw(20)
-    negative, alpha = perturb.smoothblend(images, uniforms, NO_JITTER)
+    negative, alpha = perturb.perturb(images, uniforms, NO_JITTER)
     boxes = perturb.sample_boxes(uniforms, 96, NO_JITTER)
     for i in range(20):
         b = {name: int(value[i]) for name, value in boxes.items()}
@@ -84,7 +84,7 @@ def test_alpha_equals_a_numerically_blurred_box():
 
 def test_edges_are_smoother_than_a_pasted_box():
     uniforms = draw(64)
-    _, alpha = perturb.smoothblend(photos(64, 128), uniforms, CONFIG)
+    _, alpha = perturb.perturb(photos(64, 128), uniforms, CONFIG)
     steps = torch.maximum(alpha.diff(dim=-1).abs().amax((1, 2, 3)), alpha.diff(dim=-2).abs().amax((1, 2, 3)))
     boxes = perturb.sample_boxes(uniforms, 128, CONFIG)
     sigma = (CONFIG.alpha_sigma * torch.minimum(boxes["height"], boxes["width"])).clamp(min=0.5)
@@ -101,8 +101,8 @@ def test_no_halo_where_the_patch_equals_its_surroundings_but_the_literal_form_ha
     boxes = perturb.sample_boxes(uniforms, 64, NO_JITTER)
     far = ((boxes["source_y"] > 12) & (boxes["y"] > 12)).nonzero()[:, 0]
     assert len(far) > 5
-    halo_free, alpha = perturb.smoothblend(images[far], uniforms[far], NO_JITTER)
-    literal, _ = perturb.smoothblend(
+    halo_free, alpha = perturb.perturb(images[far], uniforms[far], NO_JITTER)
+    literal, _ = perturb.perturb(
         images[far], uniforms[far], dataclasses.replace(LITERAL, patch_jitter=NO_JITTER.patch_jitter)
     )
     # The guard's uniform brightness shift is the only change of the halo-free form.
@@ -113,7 +113,7 @@ def test_no_halo_where_the_patch_equals_its_surroundings_but_the_literal_form_ha
 
 def test_literal_form_follows_the_formula():
     images, uniforms = photos(4, 64), draw(4)
-    negative, alpha = perturb.smoothblend(images, uniforms, dataclasses.replace(LITERAL, patch_jitter=(0, 0, 0, 0)))
+    negative, alpha = perturb.perturb(images, uniforms, dataclasses.replace(LITERAL, patch_jitter=(0, 0, 0, 0)))
     boxes = perturb.sample_boxes(uniforms, 64, LITERAL)
     for i in range(4):
         b = {name: int(value[i]) for name, value in boxes.items()}
@@ -142,3 +142,47 @@ def test_boxes_have_the_stated_areas_and_lie_inside(size: int):
     overlap = (boxes["height"] - (boxes["y"] - boxes["source_y"]).abs()).clamp(min=0)
     overlap *= (boxes["width"] - (boxes["x"] - boxes["source_x"]).abs()).clamp(min=0)
     assert (overlap <= 0.5 * boxes["height"] * boxes["width"]).double().mean() > 0.999
+
+
+def test_cutpaste_is_an_exact_copy_but_for_the_jitter():
+    images, uniforms = photos(12, 96), draw(12)
+    uniforms[:, 15:20] = 0.5  # the middle of every jitter range: no jitter
+    negative, alpha = perturb.cutpaste(images, uniforms)
+    area = alpha.mean((1, 2, 3))
+    assert (alpha.unique() == torch.tensor([0.0, 1.0])).all()
+    assert ((area > 0.015) & (area < 0.17)).all()
+    boxes = perturb.sample_boxes(uniforms, 96, SpdConfig(patch_area=(0.02, 0.15)))
+    for i in range(12):
+        b = {name: int(value[i]) for name, value in boxes.items()}
+        source = images[i, :, b["source_y"] : b["source_y"] + b["height"], b["source_x"] : b["source_x"] + b["width"]]
+        pasted = negative[i, :, b["y"] : b["y"] + b["height"], b["x"] : b["x"] + b["width"]]
+        torch.testing.assert_close(pasted, source, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [48, 256])
+def test_a_scar_is_a_thin_strip_wholly_inside(size: int):
+    uniforms = draw(200)
+    _, alpha = perturb.cutpaste_scar(photos(200, size), uniforms)
+    length, width = 10 + 15 * uniforms[:, 1], 2 + 14 * uniforms[:, 0]
+    expected = np.maximum(length * size / 256, 3) * np.maximum(width * size / 256, 1)
+    found = alpha.sum((1, 2, 3)).numpy()
+    assert abs(np.log(found / expected)).mean() < (0.1 if size == 256 else 0.35)  # a strip cut off would be smaller
+    assert found.min() > 0
+
+
+def test_a_scar_copies_pixels_when_it_is_not_turned():
+    images, uniforms = photos(3, 256), draw(3)
+    uniforms[:, 2] = 0.5  # no rotation
+    uniforms[:, 15:20] = 0.5
+    uniforms[:, 3:7] = 0.25  # source and target at the same place: nothing may change
+    negative, alpha = perturb.cutpaste_scar(images, uniforms)
+    assert alpha.sum() > 0
+    torch.testing.assert_close(negative, images, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["cutpaste", "cutpaste_scar"])
+def test_every_kind_changes_something_and_only_under_alpha(kind: str):
+    images = photos(16, 64)
+    negative, alpha = perturb.perturb(images, draw(16), dataclasses.replace(CONFIG, perturbation=kind))
+    assert torch.equal(negative * (alpha == 0), images * (alpha == 0))
+    assert ((negative - images).abs().amax((1, 2, 3)) >= 2 / 255).all()

@@ -1,0 +1,41 @@
+"""The sheet of views."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.train.helpers import arguments, small_config, write_photos
+from train.__main__ import main
+from train.data import Crops
+from train.sources import open_images
+from train.views import ViewMaker
+
+
+def test_the_sheet_shows_the_views_of_the_first_step(tmp_path: Path):
+    photos = write_photos(tmp_path / "photos", 10)
+    sheet_path = tmp_path / "deep" / "sheet.png"
+    assert main(arguments(photos, tmp_path / "run", "--preview", str(sheet_path))) == 0
+    assert not (tmp_path / "run").exists()
+    sheet = np.asarray(Image.open(sheet_path))
+    assert sheet.shape == (6 * 38 + 6 + 16, 6 * 38 + 6, 3)
+    config = small_config(photos, tmp_path)
+    from train.randomness import permutation
+
+    keys = [(0, int(i)) for i in permutation(0, 0, 10)[:6]]
+    views = ViewMaker(config, (0, 0, 0), (1, 1, 1), torch.device("cpu")).unnormalized(
+        Crops(open_images(str(photos)), config).__getitems__(keys)
+    )
+    for column, name in ((0, "anchor"), (3, "negative")):
+        shown = sheet[16 + 38 * 2 : 16 + 38 * 2 + 32, 6 + 38 * column : 6 + 38 * column + 32]
+        expected = (views[name][2] * 255).round().byte().permute(1, 2, 0).numpy()
+        assert np.array_equal(shown, expected)
+
+
+def test_without_spd_there_are_two_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    photos = write_photos(tmp_path / "photos", 8)
+    main(arguments(photos, tmp_path / "run", "--preview", str(tmp_path / "s.png"), "--spd.weight", "0"))
+    assert Image.open(tmp_path / "s.png").width == 2 * 38 + 6
+    assert "s.png" in capsys.readouterr().out
