@@ -77,7 +77,9 @@ def _cells(values: dict[tuple[str, str], Value], table: Table) -> str:
         for weights in table.weights:
             value = values[weights, metric]
             best = len(known) > 1 and value.mean == max(known) != min(known)
-            text = f'<span class="best">{value}</span>' if best else str(value)
+            number, _, spread = str(value).partition(" ")
+            text = f'<span class="best">{number}</span>' if best else number
+            text += f" <small>{spread}</small>" if spread else ""
             hint = f' title="{escape(value.reason)}"' if value.reason else ""
             cells.append(f"<td{_first(weights, table)}{hint}>{text}</td>")
     return "".join(cells)
@@ -102,9 +104,10 @@ def _published(table: Table) -> str:
         if not rows:
             continue
         body = "".join(
-            f"<tr><th scope=row>{escape(backbone)}{' + SPD' if variant == 'spd' else ''}</th>"
+            f"<tr><th scope=row>{escape(backbone)}{' + SPD' if variant == 'spd' else ''}"
+            f' <small class="soft">{escape(source)}</small></th>'
             + "".join(f'<td class="first">{Value(100 * v[m]) if m in v else "–"}</td>' for m in METRICS)
-            + f"<td class=first>{escape(source)}</td></tr>"
+            + "</tr>"
             for (source, backbone, variant), v in rows.items()
         )
         head = "".join(f'<th class="first" scope=col>{TITLES[m]}</th>' for m in METRICS)
@@ -116,7 +119,7 @@ def _published(table: Table) -> str:
         parts.append(
             f"""<div class="scroll" tabindex="0" role="region" aria-label="Published numbers"><table>
 <caption>Published means over the 12 objects, for scale; settings differ, see the notes</caption>
-<thead><tr><th scope=col>backbone</th>{head}<th class=first scope=col>source</th></tr></thead>
+<thead><tr><th scope=col>backbone</th>{head}</tr></thead>
 <tbody>{body}</tbody></table></div>{remarks}"""
         )
     return "".join(parts)

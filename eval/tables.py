@@ -113,8 +113,8 @@ def print_tables(rows: Sequence[dict[str, Any]], console: Console) -> None:
     for table in tables(rows):
         names, letter = short_names(table.weights), letters(table)
         console.print(f"\n{table.dataset} · {table.protocol} · {table.method} (%)", style="bold")
-        for metrics in _that_fit(table, console.width):
-            console.print(_rich_table(table, metrics))
+        for view in _that_fit(table, console):
+            console.print(view)
         several = len(table.weights) > 1
         for weights in table.weights:
             console.print(f"  {letter[weights] if several else 'weights'}: {names[weights]}", soft_wrap=True)
@@ -131,12 +131,14 @@ def notes(table: Table) -> list[str]:
     return found
 
 
-def _that_fit(table: Table, width: int) -> list[Sequence[str]]:
-    """Metrics in as many tables as the terminal's width needs; image and pixel metrics stay together."""
-    column = 2 + max([6, *(len(str(value)) for value in table.values.values())])
-    room = (width - max(len("category"), *map(len, table.categories)) - 2) // column // len(table.weights)
-    size = next((size for size in (6, 3) if size <= room), 1)
-    return [METRICS[first : first + size] for first in range(0, len(METRICS), size)]
+def _that_fit(table: Table, console: Console) -> list[RichTable]:
+    """One table, or as many as the terminal's width needs; image and pixel metrics stay together."""
+    unlimited = console.options.update(max_width=10_000)  # else a table measures as wide as it is cut
+    for size in (6, 3, 2, 1):
+        views = [_rich_table(table, METRICS[first : first + size]) for first in range(0, len(METRICS), size)]
+        if all(console.measure(view, options=unlimited).maximum <= console.width for view in views):
+            break
+    return views
 
 
 def _rich_table(table: Table, metrics: Sequence[str]) -> RichTable:
