@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where everything goes")
     parser.add_argument("--pretrain", help="images to pre-train on: a folder, or hf:owner/dataset; default: rendered")
     parser.add_argument("--visa", help="a folder in VisA's or MVTec AD's layout to evaluate on; default: rendered")
-    parser.add_argument("--steps", type=int, default=110, help="most training steps, of 32 images each")
+    parser.add_argument("--steps", type=int, default=75, help="most training steps, of 32 images each")
     args = parser.parse_args()
     out = args.out
     try:
@@ -40,7 +40,7 @@ def main() -> int:
         # Both runs see the same images in the same order and start from the same weights.
         settings = [
             "--data.train", images, "--model.arch", "resnet18", "--data.image-size", "64",
-            "--optim.batch-size", "32", "--optim.epochs", "3", "--optim.max-steps", str(args.steps),
+            "--optim.batch-size", "32", "--optim.epochs", "2", "--optim.max-steps", str(args.steps),
         ]  # fmt: skip
         run("train", "simsiam", *settings, "--spd.weight", "0", "--out", str(out / "without_spd"))
         run("train", "simsiam", *settings, "--spd.weight", "0.1", "--out", str(out / "with_spd"))

@@ -61,17 +61,16 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     Returns:
         (B, size, size), rows sum to 1.
     """
-    pixel = torch.arange(size, device=sigma.device, dtype=sigma.dtype)
-    scale = sigma.clamp(min=1e-3)[:, None, None]
-    offset = pixel[:, None] - pixel
-    kernel = torch.exp(-0.5 * (offset / scale) ** 2)
+    scale = sigma.clamp(min=1e-3)[:, None]
+    offset = torch.arange(2 * size - 1, device=sigma.device, dtype=sigma.dtype)
+    one_sided = torch.exp(-0.5 * (offset / scale) ** 2)
+    two_sided = torch.exp(-0.5 * ((offset - (size - 1)) / scale) ** 2)
+    kernel = two_sided.unfold(1, size, 1).flip(2)  # i - j
     # What lies beyond a border is the picture mirrored at the border pixel, so it adds to the columns
     # of the mirrored pixels. The border pixels themselves are not mirrored.
-    left = torch.exp(-0.5 * ((pixel[:, None] + pixel) / scale) ** 2)
-    right = torch.exp(-0.5 * ((2 * (size - 1) - pixel[:, None] - pixel) / scale) ** 2)
-    left[:, :, 0] = 0
-    right[:, :, -1] = 0
-    kernel = kernel + left + right
+    mirrored = one_sided.unfold(1, size, 1).clone()  # i + j
+    mirrored[:, :, 0] = 0
+    kernel = kernel + mirrored + mirrored.flip(1, 2)
     return kernel / kernel.sum(-1, keepdim=True)
 
 
