@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -82,7 +84,7 @@ def load_newest(folder: Path, warn: Any = print) -> Checkpoint | None:
                     raise ValueError(f"{name} has sha256 {found[:12]}…, {expected[:12]}… was written")
             optimizer = _join_tensors(load_file(path / _OPTIMIZER), state["optimizer"])
             return Checkpoint(state["step"], load_file(path / _MODEL), optimizer, state["progress"])
-        except (OSError, ValueError, KeyError) as error:
+        except (SpdError, SafetensorError, OSError, ValueError, KeyError) as error:
             warn(f"{path} is damaged and passed over: {error}")
     return None
 

@@ -40,6 +40,8 @@ class ModelConfig:
     """Any timm model with pooled features."""
     init: str = "none"
     """Starting weights: none, timm (the architecture's default ones), or a weights name, hf-hub:… or local-dir:…."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass: a third more time, for images that memory would not hold."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class OptimConfig:
     """Stop after this many steps, wherever the schedule is."""
     batch_size: int = 512
     """Images a step, over all processes."""
+    accumulate: int = 1
+    """Parts a process's share of the batch is computed in, to save memory. Batch norm sees one part, and
+    SimCLR and MoCo find negatives in their part (and the queue) alone: the gradient is that of smaller batches."""
     optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
     """lars leaves biases and norms out of weight decay and of its layer-wise scaling."""
     lr: float = 0.05
@@ -174,6 +179,16 @@ class SimCLRConfig:
 
 
 @dataclass(frozen=True)
+class AdaptConfig:
+    """Staying close to the starting weights."""
+
+    keep_weight: float = 3.0
+    """Weight of the cosine distance from the starting features, at every position of three stages."""
+    projector_dim: int = 256
+    """Width of the embeddings that SPD compares."""
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """What survives a crash."""
 
@@ -217,6 +232,7 @@ class Config:
             ("--data.workers", self.data.workers, 0),
             ("--optim.epochs", self.optim.epochs, 1),
             ("--optim.batch-size", self.optim.batch_size, 2),
+            ("--optim.accumulate", self.optim.accumulate, 1),
             ("--log-every", self.log_every, 1),
             ("--checkpoint.keep", self.checkpoint.keep, 1),
             ("--spd.weight", self.spd.weight, 0),
@@ -265,7 +281,29 @@ class Supervised(Config):
     )
 
 
-RECIPES: dict[str, type[Config]] = {"simsiam": SimSiam, "moco": MoCo, "simclr": SimCLR, "supervised": Supervised}
+@dataclass(frozen=True, kw_only=True)
+class Adapt(Config):
+    """SPD on top of a pre-trained backbone, short and at a small learning rate, held close to where it
+    started. Our own recipe: the paper pre-trains from scratch."""
+
+    model: ModelConfig = ModelConfig(init="timm")
+    optim: OptimConfig = OptimConfig(
+        epochs=1, batch_size=32, optimizer="adamw", lr=1e-4, lr_scaling="none", weight_decay=1e-4
+    )
+    augment: AugmentConfig = AugmentConfig(
+        crop_area=(0.5, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
+    )
+    spd: SpdConfig = SpdConfig(weight=1.0)
+    adapt: AdaptConfig = AdaptConfig()
+
+
+RECIPES: dict[str, type[Config]] = {
+    "simsiam": SimSiam,
+    "moco": MoCo,
+    "simclr": SimCLR,
+    "supervised": Supervised,
+    "adapt": Adapt,
+}
 
 
 def recipe_name(config: Config) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spd_weights.errors import SpdError
-from train.config import Config
+from train.config import Adapt, Config, Supervised
 from train.randomness import between, log_between, permutation, uniforms
 
 
@@ -33,9 +33,18 @@ class Batch:
     """Images that could not be read, number to file and reason: a neighbour took the place of each. Once
     there are more than the run allows, crops are left unfilled: the run has to stop."""
 
+    def split(self, parts: int) -> list["Batch"]:
+        """Cut into equal parts, in order."""
+        if parts == 1:
+            return [self]
+        labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
+        pieces = zip(self.crops.chunk(parts), labels, np.split(self.indices, parts), strict=True)
+        return [Batch(crops, some, indices, self.epoch, {}) for crops, some, indices in pieces]
+
     def pin_memory(self) -> "Batch":
         """Let the copy to a GPU overlap with work there (called by the data loader)."""
         self.crops = self.crops.pin_memory()
+        self.labels = None if self.labels is None else self.labels.pin_memory()
         return self
 
 
@@ -43,9 +52,9 @@ class Crops(Dataset[Batch]):
     """Random crops of a table's images; indexed by (epoch, index) so that it carries no state."""
 
     def __init__(self, table: datasets.Dataset, config: Config) -> None:
-        """Wrap a table from `open_images`: one crop an image where it has labels, else two."""
+        """Wrap a table from `open_images`: two crops an image for methods that compare views, else one."""
         self.table = table
-        self.views = 1 if "label" in table.column_names else 2
+        self.views = 1 if isinstance(config, (Supervised, Adapt)) else 2
         self.size, self.area, self.seed = config.data.image_size, config.augment.crop_area, config.seed
         self.allowed_bad = int(config.data.max_bad_fraction * len(table))
 
@@ -140,7 +149,9 @@ def random_resized_crop(uniforms: np.ndarray, width: int, height: int, area: tup
 class Schedule:
     """Which images each step sees, as a function of the seed and the step: resuming is starting later."""
 
-    def __init__(self, images: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self, images: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1, parts: int = 1
+    ) -> None:
         """Lay out the epochs.
 
         Args:
@@ -149,14 +160,17 @@ class Schedule:
             seed: decides the order of every epoch.
             rank: this process, in [0, processes).
             processes: how many share a batch.
+            parts: how many parts a process computes its share in.
 
         Raises:
-            SpdError: the batch is larger than the dataset or does not divide by the processes.
+            SpdError: the batch is larger than the dataset, or does not divide by the processes and parts.
         """
         if batch_size > images:
             raise SpdError(f"--optim.batch-size {batch_size} is more than the {images} images there are")
-        if batch_size % processes:
-            raise SpdError(f"--optim.batch-size {batch_size} does not divide by {processes} processes")
+        if batch_size % (processes * parts):
+            raise SpdError(
+                f"--optim.batch-size {batch_size} does not divide by {processes} processes × --optim.accumulate {parts}"
+            )
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.rank, self.share = rank, batch_size // processes
         self.steps_per_epoch = images // batch_size

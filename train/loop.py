@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,14 @@ def pretrain(config: Config) -> Path:
             lr = set_learning_rate(optimizer, config.optim, step, run.schedule.steps_per_epoch)
             torch.manual_seed(config.seed + step)  # for dropout and the like: a resume has nothing to restore
 
-            out = run.wrapped(make_views(batch))
-            loss = out["loss_base"]
-            if config.spd.weight > 0:
-                loss = loss + config.spd.weight * out["loss_spd"]
-            accelerator.backward(loss)
+            parts = batch.split(config.optim.accumulate)
+            for part in parts:
+                with nullcontext() if part is parts[-1] else accelerator.no_sync(run.wrapped):
+                    out = run.wrapped(make_views(part))
+                    loss = out["loss_base"]
+                    if config.spd.weight > 0:
+                        loss = loss + config.spd.weight * out["loss_spd"]
+                    accelerator.backward(loss / len(parts))
             optimizer.step()
             optimizer.zero_grad()
 
@@ -78,7 +82,10 @@ def pretrain(config: Config) -> Path:
 
 
 def _measure(run: Run, done: int, loss: Tensor, out: dict[str, Tensor], lr: float) -> dict[str, Any]:
-    """The step's numbers, averaged over processes: all that waits for the device, so not at every step."""
+    """The step's numbers, averaged over processes; of the batch's last part, where it has several.
+
+    Reading them waits for the device, so it is not done at every step.
+    """
     scalars = {"loss": loss.detach(), "loss_base": out["loss_base"].detach()}
     if "loss_spd" in out:
         scalars |= {"loss_spd": out["loss_spd"].detach(), "spd_accuracy": out["spd_accuracy"]}

@@ -14,6 +14,7 @@ from torch import nn
 import spd_weights  # noqa: F401  (registers its names with timm, so that --model.init can be one)
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
+from spd_weights.local import create_model
 from train import checkpoint
 from train.config import Config, Supervised, to_json
 from train.data import Schedule
@@ -67,9 +68,12 @@ def begin(config: Config) -> Run:
         config.seed,
         accelerator.process_index,
         accelerator.num_processes,
+        config.optim.accumulate,
     )
     torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
     backbone = make_backbone(config)
+    if config.model.checkpointing:
+        backbone.set_grad_checkpointing(True)
     expected = timm.data.resolve_model_data_config(backbone)
     method = build_method(config, backbone, classes).to(
         accelerator.device, memory_format=memory_layout(accelerator.device)
@@ -118,9 +122,9 @@ def make_backbone(config: Config) -> nn.Module:
         options["img_size"] = config.data.image_size
     try:
         if init in ("none", "timm"):
-            return timm.create_model(arch, pretrained=init == "timm", **options)
-        backbone = timm.create_model(arch, pretrained=False, **options)
-        backbone.load_state_dict(timm.create_model(init, pretrained=True, **options).state_dict())
+            return create_model(arch, pretrained=init == "timm", **options)
+        backbone = create_model(arch, pretrained=False, **options)
+        backbone.load_state_dict(create_model(init, **options).state_dict())
         return backbone
     except SpdError:
         raise

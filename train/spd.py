@@ -1,5 +1,7 @@
 """The SPot-the-Difference regulariser (Zou et al., ECCV 2022, §3.2): one module that every method calls."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,6 +46,9 @@ def spot_loss(positive_logits: Tensor, negative_logits: Tensor) -> dict[str, Ten
     return {"loss_spd": F.cross_entropy(logits, perturbed), "spd_accuracy": accuracy.detach()}
 
 
+Encoder = Callable[[Tensor], Tensor]
+
+
 class SpotTheDifference(nn.Module):
     """Encodes the SPD views and computes the loss; nothing where a batch has no SPD views."""
 
@@ -59,7 +64,7 @@ class SpotTheDifference(nn.Module):
         self.classifier = nn.Linear(features, 2) if config.loss == "cross_entropy" and config.weight > 0 else None
 
     def forward(
-        self, backbone: nn.Module, projector: nn.Module, views: dict[str, Tensor], *anchors: Tensor
+        self, backbone: Encoder, projector: Encoder, views: dict[str, Tensor], *anchors: Tensor
     ) -> dict[str, Tensor]:
         """Compute the loss of a batch.
 

@@ -19,6 +19,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.functional import normalize, to_tensor
 
 from spd_weights.errors import SpdError
+from spd_weights.local import create_model
 from tests.train.helpers import ARCH, ROOT, arguments, run_train, small_config, write_photos
 from train.__main__ import main
 from train.config import RECIPES as RECIPE_TYPES
@@ -82,7 +83,7 @@ def test_a_run_writes_what_is_promised(finished: Path):
 
 
 def test_the_export_is_the_trained_backbone(finished: Path):
-    model = timm.create_model(f"local-dir:{finished / 'export'}", pretrained=True)
+    model = create_model(f"local-dir:{finished / 'export'}")
     checkpoint = load_file(finished / "checkpoints" / "step-00000006" / "model.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, checkpoint[f"backbone.{name}"])

@@ -5,7 +5,8 @@ import dataclasses
 import torch
 from torch import nn
 
-from train.config import Config, MoCo, SimCLR, SimSiam, Supervised
+from train.config import Adapt, Config, MoCo, SimCLR, SimSiam, SpdConfig, Supervised
+from train.methods.adapt import AdaptMethod
 from train.methods.moco import MoCoMethod
 from train.methods.simclr import SimCLRMethod
 from train.methods.simsiam import SimSiamMethod
@@ -23,17 +24,25 @@ def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Mo
     Raises:
         SpdError: the queue or the batch does not suit the method.
     """
+    if isinstance(config, Adapt):
+        return AdaptMethod(backbone, config.adapt, _resolved(config), config.data.image_size)
     features = feature_width(backbone, config.data.image_size)
-    by_default = "cross_entropy" if isinstance(config, Supervised) else "cosine"
-    spd = dataclasses.replace(config.spd, loss=by_default) if config.spd.loss == "auto" else config.spd
+    spd = _resolved(config)
     if isinstance(config, SimSiam):
         return SimSiamMethod(backbone, features, config.simsiam, spd)
     if isinstance(config, MoCo):
-        return MoCoMethod(backbone, features, config.moco, spd, config.optim.batch_size)
+        return MoCoMethod(backbone, features, config.moco, spd, config.optim.batch_size // config.optim.accumulate)
     if isinstance(config, SimCLR):
         return SimCLRMethod(backbone, features, config.simclr, spd)
     assert isinstance(config, Supervised)
     return SupervisedMethod(backbone, features, classes, spd)
+
+
+def _resolved(config: Config) -> SpdConfig:
+    """The SPD options with the method's own form of the loss."""
+    if config.spd.loss != "auto":
+        return config.spd
+    return dataclasses.replace(config.spd, loss="cross_entropy" if isinstance(config, Supervised) else "cosine")
 
 
 @torch.no_grad()

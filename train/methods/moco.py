@@ -28,7 +28,7 @@ class MoCoMethod(nn.Module):
             features: width of the pooled features.
             config: version, width, queue, momentum, temperature.
             spd: the SPD options.
-            batch_size: global: so many keys enter the queue a step.
+            batch_size: global: so many keys enter the queue at once.
 
         Raises:
             SpdError: the queue does not hold a whole number of batches.

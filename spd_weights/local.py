@@ -1,0 +1,29 @@
+"""Models from a name or a folder, alike for every timm version that is supported."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from spd_weights.export import WEIGHTS
+
+_LOCAL = "local-dir:"
+
+
+def create_model(name: str, pretrained: bool = True, **options: Any) -> nn.Module:
+    """Call `timm.create_model`, but let `local-dir:` read safetensors before timm 1.0.26, too.
+
+    Args:
+        name: Whatever timm takes: a model name, hf-hub:owner/name, local-dir:folder.
+        pretrained: Load the weights.
+        options: timm's.
+
+    Raises:
+        Exception: Whatever timm, the Hub's client and safetensors raise.
+    """
+    file = Path(name.removeprefix(_LOCAL)).expanduser() / WEIGHTS
+    if name.startswith(_LOCAL) and pretrained and file.is_file():
+        options["pretrained_cfg_overlay"] = {"source": "", "file": str(file)}
+    model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    return model
