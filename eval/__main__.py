@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from eval.compare import write_comparison
 from eval.evaluate import Request, evaluate
 from eval.protocols import PROTOCOLS, Settings
 from eval.report import write_report
@@ -26,6 +27,9 @@ examples:
         your own photographs, laid out like MVTec AD: screw/train/good, screw/test/good,
         screw/test/<defect>, screw/ground_truth/<defect>/<name>_mask.png (masks are optional)
 
+  python -m eval compare runs/compare --baseline base
+        which differences are more than chance: better, worse or undecided, with intervals
+
   python -m eval report runs/compare
         render the tables and report.html again from results.json, without the data
 
@@ -40,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv[:1] == ["report"]:
             _render(_report_parser().parse_args(argv[1:]).folder)
+        elif argv[:1] == ["compare"]:
+            _compare(_compare_parser().parse_args(argv[1:]))
         else:
             request = _request(argv)
             evaluate(request)
@@ -57,6 +63,12 @@ def _render(folder: Path) -> None:
     console = Console()
     print_tables(read_results(folder)["rows"], console)
     console.print(f"report: {write_report(folder)}", soft_wrap=True)
+
+
+def _compare(given: argparse.Namespace) -> None:
+    console = Console()
+    written = write_comparison(given.folder, given.baseline, console)
+    console.print(f"comparison: {written}\nreport: {write_report(given.folder)}", soft_wrap=True)
 
 
 def _request(argv: list[str]) -> Request:
@@ -120,6 +132,18 @@ def _report_parser() -> argparse.ArgumentParser:
         prog="python -m eval report", description="Render the tables and report.html again from results.json."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
+    return parser
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval compare",
+        description="Differences of all weights to one of them, paired over categories and seeds, with a 95 %% "
+        "bootstrap interval and the verdict better, worse or undecided. Prints them, writes compare.json, and "
+        "renders report.html with them.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
+    parser.add_argument("--baseline", required=True, metavar="W", help="the weights to compare with")
     return parser
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from eval.compare import COMPARISON, compare
+from eval.html_tables import comparison_table, published_table, results_table
 from eval.results import CELL, cell_folder, read_results
-from eval.tables import METRICS, TITLES, Table, Value, letters, notes, short_names, tables
+from eval.tables import Table, short_names, tables
 from spd_weights.files import read_json, write_text
 
 _HERE = Path(__file__).parent
@@ -32,12 +34,15 @@ def write_report(folder: Path) -> Path:
         SpdError: results.json is missing or damaged.
     """
     results = read_results(folder)
+    comparisons = compare(results["rows"], _baseline(folder, results["rows"]))
     names = short_names(list(dict.fromkeys(row["weights"] for row in results["rows"])))
     parts = []
     for table in tables(results["rows"]):
         parts.append(f"<h2>{escape(table.dataset)} · {escape(table.protocol)} · {escape(table.method)}</h2>")
-        parts.append(_results_table(table, names))
-        parts.append(_published(table))
+        of_table = [c for c in comparisons if (c.dataset, c.protocol, c.method) == table.key]
+        parts.append(results_table(table, names, of_table))
+        parts.append(comparison_table(of_table, names))
+        parts.append(published_table(table, names))
         parts += [_category(folder, table, category, names, results["rows"]) for category in table.categories]
     parts.append(_measured(results, names))
     title = "Defect detection: " + " and ".join(names.values()) if len(names) <= 2 else "Defect detection"
@@ -50,79 +55,12 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _results_table(table: Table, names: dict[str, str]) -> str:
-    span = len(table.weights)
-    head = "".join(f'<th class="first" scope="colgroup" colspan="{span}">{TITLES[m]}</th>' for m in METRICS)
-    letter = letters(table)
-    second = "".join(f"<th{_first(w, table)} scope=col>{letter[w]}</th>" for _ in METRICS for w in table.weights)
-    rows = []
-    for category in table.categories:
-        values = {(w, m): table.values.get((category, w, m), Value(None)) for w in table.weights for m in METRICS}
-        rows.append(f"<tr><th scope=row>{escape(category)}</th>{_cells(values, table)}</tr>")
-    means = {(w, m): table.mean(w, m) for w in table.weights for m in METRICS}
-    remarks = "".join(f'<p class="soft">{escape(note)}</p>' for note in notes(table))
-    legend = " · ".join(f"<b>{letter[w]}</b> {escape(names[w])}" for w in table.weights)
-    return f"""<p>{legend if span > 1 else escape(names[table.weights[0]])}</p>
-<div class="scroll" tabindex="0" role="region" aria-label="Results on {escape(table.dataset)}"><table>
-<thead><tr><th scope=col>category</th>{head}</tr>{f"<tr><th></th>{second}</tr>" if span > 1 else ""}</thead>
-<tbody>{"".join(rows)}</tbody>
-<tfoot><tr><th scope=row>mean</th>{_cells(means, table)}</tr></tfoot>
-</table></div>{remarks}"""
-
-
-def _cells(values: dict[tuple[str, str], Value], table: Table) -> str:
-    cells = []
-    for metric in METRICS:
-        known = [v.mean for w in table.weights if (v := values[w, metric]).mean is not None]
-        for weights in table.weights:
-            value = values[weights, metric]
-            best = len(known) > 1 and value.mean == max(known) != min(known)
-            number, _, spread = str(value).partition(" ")
-            text = f'<span class="best">{number}</span>' if best else number
-            text += f" <small>{spread}</small>" if spread else ""
-            hint = f' title="{escape(value.reason)}"' if value.reason else ""
-            cells.append(f"<td{_first(weights, table)}{hint}>{text}</td>")
-    return "".join(cells)
-
-
-def _first(weights: str, table: Table) -> str:
-    return ' class="first"' if weights == table.weights[0] else ""
-
-
-def _published(table: Table) -> str:
-    """Published numbers for the data set, method and protocol; each row names its source."""
-    parts = []
-    for path in sorted((_HERE / "reference").glob("*.json")):
-        reference = json.loads(path.read_text(encoding="utf-8"))
-        of_table = (reference["dataset"], table.protocol, table.method)
-        rows: dict[tuple[str, str, str], dict[str, float]] = {}
-        for row in reference["rows"]:
-            if of_table == (table.dataset, row["protocol"], row["method"]):
-                for variant in ("base", "spd"):
-                    if variant in row:
-                        rows.setdefault((row["source"], row["backbone"], variant), {})[row["metric"]] = row[variant]
-        if not rows:
-            continue
-        body = "".join(
-            f"<tr><th scope=row>{escape(backbone)}{' + SPD' if variant == 'spd' else ''}"
-            f' <small class="soft">{escape(source)}</small></th>'
-            + "".join(f'<td class="first">{Value(100 * v[m]) if m in v else "–"}</td>' for m in METRICS)
-            + "</tr>"
-            for (source, backbone, variant), v in rows.items()
-        )
-        head = "".join(f'<th class="first" scope=col>{TITLES[m]}</th>' for m in METRICS)
-        remarks = "".join(
-            f'<p class="soft"><b>{escape(key)}</b>: {escape(source["title"])}. {escape(source["note"])}</p>'
-            for key, source in reference["sources"].items()
-            if key in {source for source, _, _ in rows}
-        )
-        parts.append(
-            f"""<div class="scroll" tabindex="0" role="region" aria-label="Published numbers"><table>
-<caption>Published means over the 12 objects, for scale; settings differ, see the notes</caption>
-<thead><tr><th scope=col>backbone</th>{head}</tr></thead>
-<tbody>{body}</tbody></table></div>{remarks}"""
-        )
-    return "".join(parts)
+def _baseline(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """That of the last `compare`, as long as its weights are still there; else the first weights."""
+    known = list(dict.fromkeys(row["weights"] for row in rows))
+    path = folder / COMPARISON
+    chosen = read_json(path).get("baseline") if path.is_file() else None
+    return chosen if chosen in known else (known or [""])[0]
 
 
 def _category(folder: Path, table: Table, category: str, names: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
