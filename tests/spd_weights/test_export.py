@@ -12,6 +12,7 @@ from torch import nn
 
 from spd_weights.errors import SpdError
 from spd_weights.export import EXPORT_FILES, check_export, export_backbone
+from spd_weights.local import create_model
 from tests.spd_weights.conftest import random_backbone
 
 
@@ -69,7 +70,7 @@ def test_wrappers_and_low_precision_are_undone(tmp_path: Path, backbone: nn.Modu
 def test_transformer_keeps_its_training_size(tmp_path: Path, training: dict[str, Any]) -> None:
     vit = timm.create_model("test_vit", num_classes=0, img_size=64)
     export = export_backbone(vit, tmp_path / "export", {**training, "architecture": "test_vit"})
-    again = timm.create_model(f"local-dir:{export}", pretrained=True)
+    again = create_model(f"local-dir:{export}")
     assert again.pos_embed.shape == (1, 17, 64)
     assert torch.equal(again.pos_embed, vit.pos_embed)
 

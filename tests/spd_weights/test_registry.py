@@ -37,7 +37,10 @@ def test_plain_timm_loads_an_export_by_every_route(
     code = f"""{_COMPARE}
 weights = {str(export / "model.safetensors")!r}
 features = []
-for route in ("local-dir:{export}", "hf-hub:{repo}", "hf-hub:{repo}@{commit}"):
+routes = ["hf-hub:{repo}", "hf-hub:{repo}@{commit}"]
+if tuple(map(int, timm.__version__.split(".")[:3])) >= (1, 0, 26):  # before, local-dir: unpickled safetensors
+    routes.append("local-dir:{export}")
+for route in routes:
     model, adapted, equal = compare(route, weights)
     assert (adapted, equal) == (set(), 90), (adapted, equal)
     assert timm.data.resolve_model_data_config(model)["mean"] == [0.4, 0.5, 0.6]
