@@ -138,7 +138,7 @@ def _report_parser() -> argparse.ArgumentParser:
 def _compare_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eval compare",
-        description="Differences of all weights to one of them, paired over categories and seeds, with a 95 %% "
+        description="Differences of all weights to one of them, paired over categories and seeds, with a 95 % "
         "bootstrap interval and the verdict better, worse or undecided. Prints them, writes compare.json, and "
         "renders report.html with them.",
     )

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from eval import ranking
 from eval.datasets import Category, Sample
 from eval.images import read_image, read_mask
-from eval.metrics import average_precision
 from eval.protocols import Prediction
 
 _LONG_SIDE = 320  # pixels of a figure
@@ -37,8 +37,8 @@ def write_figures(folder: Path, category: Category, prediction: Prediction, mask
     anomalies = [i for i, sample in enumerate(category.test) if sample.anomalous]
     quality = {i: _localisation(prediction.maps[i], masks[i]) for i in anomalies} if masks is not None else {}
     visible = {i: value for i, value in quality.items() if value is not None}
-    ranking = visible or {i: float(prediction.scores[i]) for i in anomalies}
-    order = sorted(ranking, key=lambda i: ranking[i], reverse=True)
+    shown = visible or {i: float(prediction.scores[i]) for i in anomalies}
+    order = sorted(shown, key=lambda i: shown[i], reverse=True)
     normal = np.array([not sample.anomalous for sample in category.test])
     low = float(np.median(prediction.maps[normal]))
     high = max(float(np.quantile(prediction.maps, 0.999)), low + 1e-6)
@@ -71,7 +71,9 @@ def write_figures(folder: Path, category: Category, prediction: Prediction, mask
 
 
 def _localisation(anomaly_map: np.ndarray, mask: np.ndarray) -> float | None:
-    return average_precision(anomaly_map, mask) if mask.any() and not mask.all() else None
+    if mask.all() or not mask.any():
+        return None
+    return ranking.average_precision(ranking.rank(anomaly_map[mask], anomaly_map[~mask]))
 
 
 def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray) -> tuple[int, int]:

@@ -1,19 +1,41 @@
-"""Exact detection and localisation metrics: no histogram, no sampled thresholds, ties handled.
-
-Every metric needs, at each distinct score of a positive, how many positives and how many negatives lie
-at or above it. Positives (defect pixels) are few and negatives are many, so one plain sort of the
-negatives and a binary search per distinct positive score give all of them.
-"""
+"""Exact detection and localisation metrics: no histogram, no sampled thresholds, ties handled."""
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
-IMAGE_METRICS = ("image_auroc", "image_aupr", "image_f1max")
-PIXEL_METRICS = ("pixel_auroc", "pixel_aupr", "pixel_aupro")
+from eval.pixels import PixelRanking
+from eval.ranking import (
+    Ranking,
+    average_precision,
+    f1_max,
+    log_roc_area,
+    precision_recall_trapezoid,
+    rank,
+    roc_area,
+)
+
 AUPRO_FPR_LIMIT = 0.3
-_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+AUPIMO_FPR_RANGE = (1e-5, 1e-4)
+
+_OF_IMAGES = {
+    "image_auroc": roc_area,
+    "image_aupr": average_precision,
+    "image_aupr_trapezoid": precision_recall_trapezoid,
+    "image_f1max": f1_max,
+}
+_OF_PIXELS = {
+    "pixel_auroc": roc_area,
+    "pixel_aupr": average_precision,
+    "pixel_aupr_trapezoid": precision_recall_trapezoid,
+    "pixel_f1max": f1_max,
+}
+_OF_ANOMALOUS_IMAGES = {
+    "anomalous_only_pixel_auroc": roc_area,
+    "anomalous_only_pixel_aupr": average_precision,
+}
+IMAGE_METRICS = tuple(_OF_IMAGES)
+PIXEL_METRICS = (*_OF_PIXELS, "pixel_aupro", "pixel_aupimo", *_OF_ANOMALOUS_IMAGES)
 
 
 class Metric(NamedTuple):
@@ -21,15 +43,6 @@ class Metric(NamedTuple):
 
     value: float | None
     reason: str | None = None
-
-
-class _Ranking(NamedTuple):
-    """Cumulative counts at the distinct scores of the positives, highest score first."""
-
-    false_above: np.ndarray  # negatives strictly above the score
-    false_from: np.ndarray  # negatives at or above it
-    true_from: np.ndarray  # positives at or above it, each counted with its weight
-    negatives: int
 
 
 def image_metrics(scores: np.ndarray, anomalous: np.ndarray) -> dict[str, Metric]:
@@ -40,37 +53,59 @@ def image_metrics(scores: np.ndarray, anomalous: np.ndarray) -> dict[str, Metric
         anomalous: The truth, bool, shape [N].
 
     Returns:
-        `image_auroc` (Mann-Whitney, ties count one half), `image_aupr` (average precision) and
-        `image_f1max` (the best F1 of any threshold).
+        `image_auroc` (Mann-Whitney, ties count one half), `image_aupr` (average precision),
+        `image_aupr_trapezoid` (the trapezoid under the precision-recall curve, which the code of VisA's
+        authors computes) and `image_f1max` (the best F1 of any threshold).
     """
     if anomalous.all() or not anomalous.any():
         missing = "normal" if anomalous.all() else "anomalous"
-        return dict.fromkeys(IMAGE_METRICS, Metric(None, f"the test set has no {missing} image"))
-    ranking = _rank(scores[anomalous], np.sort(scores[~anomalous]))
-    values = (_area(ranking), _average_precision(ranking), _f1_max(ranking))
-    return dict(zip(IMAGE_METRICS, map(Metric, values), strict=True))
+        return undefined(IMAGE_METRICS, f"the test set has no {missing} image")
+    ranking = rank(scores[anomalous], scores[~anomalous])
+    return {name: Metric(metric(ranking)) for name, metric in _OF_IMAGES.items()}
 
 
 def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
     """Localisation metrics over the pixels of all test images, normal images included.
+
+    Beyond the arrays, which may be memory-mapped, the memory needed depends on the number of defect pixels
+    and not on the number of images.
 
     Args:
         maps: Anomaly maps, higher is more anomalous; floating, finite, shape [N, H, W].
         masks: Defect pixels, bool, shape [N, H, W].
 
     Returns:
-        `pixel_auroc`, `pixel_aupr` (average precision) and `pixel_aupro`: the mean over 8-connected
-        defect regions of the covered fraction, against the false positive rate over all normal pixels,
-        integrated up to a rate of 0.3 and divided by it (Bergmann et al., MVTec AD, section 6).
+        As `metrics_of_pixels`.
     """
-    if masks.all() or not masks.any():
-        missing = "normal" if masks.all() else "defect"
-        return dict.fromkeys(PIXEL_METRICS, Metric(None, f"the test masks have no {missing} pixel"))
-    positive, negative = maps[masks], np.sort(maps[~masks])
-    ranking = _rank(positive, negative)
-    regions = _rank(positive, negative, _region_weights(masks))
-    values = (_area(ranking), _average_precision(ranking), _area(regions, AUPRO_FPR_LIMIT))
-    return dict(zip(PIXEL_METRICS, map(Metric, values), strict=True))
+    pixels = PixelRanking()
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        pixels.add_defects(anomaly_map, mask)
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        pixels.add_background(anomaly_map, mask)
+    return metrics_of_pixels(pixels)
+
+
+def metrics_of_pixels(pixels: PixelRanking) -> dict[str, Metric]:
+    """Localisation metrics of a test set that was given image by image.
+
+    Returns:
+        `pixel_auroc`, `pixel_aupr` (average precision), `pixel_aupr_trapezoid` and `pixel_f1max` over the
+        pixels of all images; `anomalous_only_pixel_auroc` and `anomalous_only_pixel_aupr` over those of the
+        images with a defect; `pixel_aupro`: the mean over 8-connected defect regions of the covered
+        fraction, against the false positive rate over all normal pixels, integrated up to a rate of 0.3 and
+        divided by it (Bergmann et al., MVTec AD, section 6); `pixel_aupimo`: the mean over images with a
+        defect of the recall inside the image, against the false positive rate over normal images alone,
+        averaged over the logarithm of rates from 1e-5 to 1e-4 (Bertoldo et al., AUPIMO).
+    """
+    if not pixels.defects or not pixels.background:
+        missing = "defect" if not pixels.defects else "normal"
+        return undefined(PIXEL_METRICS, f"the test masks have no {missing} pixel")
+    everywhere = pixels.everywhere()
+    found = {name: Metric(metric(everywhere)) for name, metric in _OF_PIXELS.items()}
+    found["pixel_aupro"] = Metric(roc_area(pixels.regions(), AUPRO_FPR_LIMIT))
+    found["pixel_aupimo"] = _aupimo(pixels.images_against_normal())
+    found |= _of_anomalous_images(pixels.in_anomalous_images())
+    return {name: found[name] for name in PIXEL_METRICS}
 
 
 def undefined(names: tuple[str, ...], reason: str) -> dict[str, Metric]:
@@ -78,59 +113,13 @@ def undefined(names: tuple[str, ...], reason: str) -> dict[str, Metric]:
     return dict.fromkeys(names, Metric(None, reason))
 
 
-def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Average precision of `scores` (floating, any shape) for the truth `positive` (bool, both present)."""
-    return _average_precision(_rank(scores[positive], np.sort(scores[~positive])))
+def _aupimo(ranking: Ranking) -> Metric:
+    if not ranking.negatives:
+        return Metric(None, "no test image is free of defects")
+    return Metric(log_roc_area(ranking, *AUPIMO_FPR_RANGE))
 
 
-def _rank(positive: np.ndarray, negative: np.ndarray, weights: np.ndarray | None = None) -> _Ranking:
-    """Rank positives (any order) among negatives (sorted ascending)."""
-    if not (np.isfinite(positive).all() and np.isfinite(negative).all()):
-        raise ValueError("anomaly scores must be finite")
-    values, inverse = np.unique(positive, return_inverse=True)
-    counts = np.bincount(inverse, weights=weights)
-    return _Ranking(
-        false_above=(negative.size - np.searchsorted(negative, values, side="right"))[::-1],
-        false_from=(negative.size - np.searchsorted(negative, values, side="left"))[::-1],
-        true_from=np.cumsum(counts[::-1]),
-        negatives=negative.size,
-    )
-
-
-def _area(ranking: _Ranking, limit: float = 1.0) -> float:
-    """Area under (false positive rate, recall) up to the rate `limit`, divided by it; ties are diagonals."""
-    recall = ranking.true_from / ranking.true_from[-1]
-    before = np.concatenate([[0.0], recall[:-1]])
-    x = np.stack([ranking.false_above, ranking.false_from], axis=1).ravel() / ranking.negatives
-    y = np.stack([before, recall], axis=1).ravel()
-    x, y = np.concatenate([[0.0], x, [1.0]]), np.concatenate([[0.0], y, [1.0]])
-    end = int(np.searchsorted(x, limit, side="right"))
-    if end < x.size:
-        rise = (y[end] - y[end - 1]) / (x[end] - x[end - 1])
-        y[end] = y[end - 1] + rise * (limit - x[end - 1])
-        x[end] = limit
-    x, y = x[: end + 1], y[: end + 1]
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2 / limit)
-
-
-def _average_precision(ranking: _Ranking) -> float:
-    precision = ranking.true_from / (ranking.true_from + ranking.false_from)
-    gained = np.diff(ranking.true_from, prepend=0)
-    return float(np.sum(gained * precision) / ranking.true_from[-1])
-
-
-def _f1_max(ranking: _Ranking) -> float:
-    # The best threshold is always some positive's score: just below it only negatives are added.
-    predicted = ranking.true_from + ranking.false_from
-    return float(np.max(2 * ranking.true_from / (predicted + ranking.true_from[-1])))
-
-
-def _region_weights(masks: np.ndarray) -> np.ndarray:
-    """Each defect pixel's share of its region, in the order of `maps[masks]`: 1 / pixels of the region."""
-    weights = []
-    for mask in masks:
-        if mask.any():
-            regions, _ = ndimage.label(mask, structure=_EIGHT_CONNECTED)
-            inside = regions[mask]
-            weights.append(1.0 / np.bincount(inside)[inside])
-    return np.concatenate(weights)
+def _of_anomalous_images(ranking: Ranking) -> dict[str, Metric]:
+    if not ranking.negatives:
+        return undefined(tuple(_OF_ANOMALOUS_IMAGES), "the images with a defect have no normal pixel")
+    return {name: Metric(metric(ranking)) for name, metric in _OF_ANOMALOUS_IMAGES.items()}

@@ -8,9 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, average_precision, image_metrics, pixel_metrics
+import eval.pixels
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, metrics_of_pixels, pixel_metrics
+from eval.pixels import PixelRanking
+from eval.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
 
 # Few distinct values, so that most scores are tied with others.
 TIED = st.integers(-3, 3).map(float)
@@ -58,6 +61,101 @@ def naive_aupro(maps, masks, limit=0.3):
     return area / limit
 
 
+def naive_aupimo(maps, masks):
+    """Recall inside each image at each false positive rate, on a fine grid of rates; None without a normal image."""
+    normal = np.sort(maps[~masks.any(axis=(1, 2))].ravel())[::-1]
+    if not normal.size:
+        return None
+    rates = np.geomspace(1e-5, 1e-4, 20_001)
+    recalls = []
+    for scores in (m[mask] for m, mask in zip(maps, masks, strict=True) if mask.any()):
+        recall = np.zeros(rates.size)
+        for score in scores:
+            above, tied = np.sum(normal > score) / normal.size, np.sum(normal == score) / normal.size
+            recall += np.clip((rates - above) / tied, 0, 1) if tied else rates >= above
+        recalls.append(recall / scores.size)
+    at = np.mean(recalls, axis=0)
+    return float(np.mean((at[1:] + at[:-1]) / 2))
+
+
+def official(maps, masks):
+    """The authors' formula, threshold by threshold."""
+    defects = maps[masks]
+    thresholds = [*np.percentile(defects, np.linspace(100, 0, 100)), *np.linspace(defects.max(), defects.min(), 100)]
+    # np.array, as theirs: the ends take part in the common dtype of all 202.
+    ends = [maps.min() - 1e-8, maps.max() + 1e-8]
+    fpr, tpr, precision, f1 = [], [], [], []
+    for threshold in np.flip(np.sort(np.concatenate([thresholds[:100], thresholds[100:], ends]))):
+        predicted = maps > threshold
+        tp, fp = (predicted & masks).sum(), (predicted & ~masks).sum()
+        fpr.append(fp / (~masks).sum())
+        tpr.append(tp / masks.sum())
+        precision.append(tp / (tp + fp) if tp + fp else 1.0)
+        f1.append(2 * precision[-1] * tpr[-1] / (precision[-1] + tpr[-1]) if tp else 0.0)
+    return [round(auc(fpr, tpr), 4), round(auc(tpr, precision), 4), max(f1)]
+
+
+@given(localised())
+@settings(deadline=None)
+def test_spot_diff_is_the_authors_formula(case):
+    found = spot_diff_metrics(*case)
+    assert [found[name].value for name in SPOT_DIFF_METRICS] == pytest.approx(official(*case), abs=1e-9)
+
+
+def test_spot_diff_loses_the_pixels_tied_at_a_float32_minimum():
+    rng = np.random.default_rng(0)
+    maps = np.maximum(rng.normal(size=(4, 50, 50)), 0).astype(np.float32) + 1
+    masks = rng.random(maps.shape) < 0.02
+    maps[masks] = 1.2 + 2 * rng.random(masks.sum())
+    exact, theirs = pixel_metrics(maps, masks), spot_diff_metrics(maps, masks)
+    assert theirs["pixel_auroc_spotdiff"].value < exact["pixel_auroc"].value - 0.3
+    mended = spot_diff_metrics(maps.astype(np.float64), masks)
+    assert mended["pixel_auroc_spotdiff"].value == pytest.approx(exact["pixel_auroc"].value, abs=0.01)
+
+
+def test_trapezoid_flatters_few_distinct_scores():
+    maps, masks = np.zeros((1, 100, 100), np.float32), np.zeros((1, 100, 100), bool)
+    masks[0, 0] = True  # 1 % of the pixels; 60 % of them found, with 1 % of the others
+    maps[0, 0, :60] = 1
+    maps[0, 1, :99] = 1
+    found = pixel_metrics(maps, masks)
+    assert found["pixel_aupr"].value == pytest.approx(0.2304, abs=5e-4)
+    assert found["pixel_aupr_trapezoid"].value == pytest.approx(0.491, abs=5e-3)
+
+
+def test_small_buffers_and_float16_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(12, 20, 20)).astype(np.float16)
+    masks = rng.random(maps.shape) < 0.05
+    masks[:5] = False
+    whole = pixel_metrics(maps.astype(np.float32), masks)
+    monkeypatch.setattr(eval.pixels, "_BUFFERED", 300)
+    streamed = PixelRanking()
+    for index in rng.permutation(12):
+        streamed.add_defects(maps[index], masks[index])
+    for index in rng.permutation(12):
+        streamed.add_background(maps[index], masks[index])
+    assert {n: m.value for n, m in metrics_of_pixels(streamed).items()} == pytest.approx(
+        {n: m.value for n, m in whole.items()}, abs=1e-12
+    )
+    with pytest.raises(ValueError, match="before"):
+        streamed.add_defects(maps[0], masks[0])
+
+
+def test_aupimo_sees_only_normal_images():
+    rng = np.random.default_rng(0)
+    maps = rng.random((3, 200, 200)).astype(np.float32)  # 40,000 pixels in each normal image
+    masks = np.zeros(maps.shape, bool)
+    masks[2, :10, :10] = True
+    top = np.sort(maps[:2].ravel())[::-1]
+    maps[2][~masks[2]] = 5  # false alarms in the anomalous image itself do not count
+    maps[2, :10, :10] = 0
+    maps[2, 0, :5] = top[0] + 1  # found at any rate
+    maps[2, 0, 5:10] = (top[3] + top[4]) / 2  # four of 80,000 pixels above: from a rate of 5e-5 on
+    expected = (5 + 5 * np.log(1e-4 / 5e-5) / np.log(10)) / 100
+    assert pixel_metrics(maps, masks)["pixel_aupimo"].value == pytest.approx(expected, abs=1e-9)
+
+
 @given(ranked())
 def test_image_metrics_equal_scikit_learn(case):
     scores, truth = case
@@ -68,6 +166,7 @@ def test_image_metrics_equal_scikit_learn(case):
     assert found["image_auroc"].value == pytest.approx(roc_auc_score(truth, scores), abs=1e-9)
     assert found["image_aupr"].value == pytest.approx(average_precision_score(truth, scores), abs=1e-9)
     assert found["image_f1max"].value == pytest.approx(f1, abs=1e-9)
+    assert found["image_aupr_trapezoid"].value == pytest.approx(auc(recall, precision), abs=1e-9)
 
 
 @given(localised())
@@ -75,6 +174,16 @@ def test_image_metrics_equal_scikit_learn(case):
 def test_pixel_metrics_equal_scikit_learn_and_a_loop(case):
     maps, masks = case
     found = pixel_metrics(maps, masks)
+    precision, recall, _ = precision_recall_curve(masks.ravel(), maps.ravel())
+    f1 = max(2 * p * r / (p + r) for p, r in zip(precision, recall, strict=True) if p + r)
+    assert found["pixel_aupr_trapezoid"].value == pytest.approx(auc(recall, precision), abs=1e-9)
+    assert found["pixel_f1max"].value == pytest.approx(f1, abs=1e-9)
+    assert found["pixel_aupimo"].value == pytest.approx(naive_aupimo(maps, masks), abs=1e-5)
+    chosen = masks.any(axis=(1, 2))
+    if not masks[chosen].all():
+        truth, scores = masks[chosen].ravel(), maps[chosen].ravel()
+        values = [found[f"anomalous_only_pixel_{name}"].value for name in ("auroc", "aupr")]
+        assert values == pytest.approx([roc_auc_score(truth, scores), average_precision_score(truth, scores)], abs=1e-9)
     assert found["pixel_auroc"].value == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-9)
     assert found["pixel_aupr"].value == pytest.approx(average_precision_score(masks.ravel(), maps.ravel()), abs=1e-9)
     assert found["pixel_aupro"].value == pytest.approx(naive_aupro(maps, masks), abs=1e-9)
@@ -89,7 +198,7 @@ def test_reversed_scores_mirror_the_auroc(case):
 
 def test_high_scores_mean_anomalous():
     scores, truth = np.array([0.1, 0.2, 0.8, 0.9], np.float32), np.array([False, False, True, True])
-    assert [metric.value for metric in image_metrics(scores, truth).values()] == [1.0, 1.0, 1.0]
+    assert [metric.value for metric in image_metrics(scores, truth).values()] == [1.0, 1.0, 1.0, 1.0]
     worst = image_metrics(scores, ~truth)
     assert worst["image_auroc"].value == 0.0
     assert worst["image_aupr"].value == pytest.approx((1 / 3 + 2 / 4) / 2)
@@ -110,7 +219,9 @@ def test_constant_maps_are_chance():
     masks = np.zeros(maps.shape, bool)
     masks[0, :2] = True
     values = {name: metric.value for name, metric in pixel_metrics(maps, masks).items()}
-    assert values == pytest.approx({"pixel_auroc": 0.5, "pixel_aupr": 0.1, "pixel_aupro": 0.15})
+    expected = {"pixel_auroc": 0.5, "pixel_aupr": 0.1, "pixel_aupro": 0.15, "pixel_f1max": 2 * 0.1 / 1.1}
+    expected |= {"pixel_aupimo": (1e-4 - 1e-5) / np.log(10), "anomalous_only_pixel_auroc": 0.5}
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
 
 
 def test_regions_count_alike_and_diagonal_pixels_join():
@@ -144,5 +255,9 @@ def test_undefined_pixel_metrics_say_why():
 
 
 def test_nan_is_refused():
-    with pytest.raises(ValueError, match="finite"):
-        average_precision(np.array([0.1, np.nan]), np.array([True, False]))
+    truth = np.array([True, False])
+    for scores in (np.array([0.1, np.nan]), np.array([np.inf, 0.1])):
+        with pytest.raises(ValueError, match="finite"):
+            image_metrics(scores, truth)
+        with pytest.raises(ValueError, match="finite"):
+            pixel_metrics(scores[None, None], truth[None, None])
