@@ -194,6 +194,7 @@ def test_supervised_accuracy_is_that_of_a_separate_computation(classes: Path, tm
     assert measured[-1]["val_top5"] == 1
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_batch_and_write_one_run(photos: Path, tmp_path: Path):
     """Batch norm sees half a batch a process on a CPU, so the losses differ a little; all else is checked."""
     out = tmp_path / "two"
@@ -305,3 +306,23 @@ def test_print_config_shows_every_setting_and_trains_nothing(
     config = json.loads(capsys.readouterr().out)
     assert (config["recipe"], config["spd"]["weight"], config["optim"]["epochs"]) == ("simsiam", 0.1, 2)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", ["moco", pytest.param("supervised", marks=pytest.mark.slow)])
+def test_two_processes_compute_what_one_does(recipe: str, classes: Path, tmp_path: Path):
+    """On a backbone without batch norm, which on a CPU sees its own process's share alone."""
+    common = (
+        recipe, "--data.train", str(classes), "--model.arch", "test_vit", "--data.image-size", "32",
+        "--optim.epochs", "2", "--optim.batch-size", "8", "--log-every", "1",
+        *(("--moco.queue-size", "16", "--moco.dim", "16") if recipe == "moco" else ()),
+    )  # fmt: skip
+    assert main([*common, "--data.workers", "2", "--out", str(tmp_path / "one")]) == 0
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "train")
+    two = run_train(
+        *common, "--data.workers", "0", "--out", str(tmp_path / "two"),
+        launcher=launcher, ACCELERATE_USE_CPU="true", CUDA_VISIBLE_DEVICES="",
+    )  # fmt: skip
+    assert two.returncode == 0, two.stderr
+    for one, other in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        for name in ("loss_base", "loss_spd"):
+            assert one[name] == pytest.approx(other[name], abs=2e-4), (one["step"], name)
