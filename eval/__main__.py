@@ -2,13 +2,16 @@
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from rich.console import Console
 
 from eval.compare import write_comparison
 from eval.evaluate import Request, evaluate
-from eval.protocols import PROTOCOLS, Settings
+from eval.methods import Settings
+from eval.padim import COVARIANCES
+from eval.protocols import PROTOCOLS
 from eval.report import write_report
 from eval.results import read_results
 from eval.tables import print_tables
@@ -75,7 +78,7 @@ def _request(argv: list[str]) -> Request:
     defaults = Request(weights=(), data=Path(), out=Path())
     parser = argparse.ArgumentParser(
         prog="python -m eval",
-        description="How well do frozen backbones find defects? PaDiM on their features, exact metrics.",
+        description="How well do frozen backbones find defects? Standard detectors on their features, exact metrics.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -86,24 +89,14 @@ def _request(argv: list[str]) -> Request:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results.json and report.html")
     parser.add_argument("--protocol", nargs="+", choices=list(PROTOCOLS), default=["1cls"])
     methods = sorted({method for protocol in PROTOCOLS.values() for method in protocol})
-    parser.add_argument("--method", nargs="+", choices=methods, default=["padim"])
+    parser.add_argument(
+        "--method", nargs="+", choices=methods, default=["padim"], help="detectors (padim); one pass feeds all"
+    )
     parser.add_argument(
         "--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these; default all"
     )
     parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="repetitions (1)")
-    parser.add_argument(
-        "--image-size",
-        type=_positive,
-        default=defaults.settings.image_size,
-        metavar="PX",
-        help="side of the square that images and masks are resized to (224)",
-    )
-    parser.add_argument(
-        "--padim-dims",
-        type=_positive,
-        metavar="D",
-        help="feature channels PaDiM keeps (550 of 1792 or more, 100 of fewer)",
-    )
+    _add_method_options(parser)
     parser.add_argument("--save-maps", action="store_true", help="keep every anomaly map, as maps.npz a cell")
     parser.add_argument(
         "--workers",
@@ -121,10 +114,50 @@ def _request(argv: list[str]) -> Request:
         methods=given.method,
         categories=given.category,
         seeds=given.seeds,
-        settings=Settings(given.image_size, given.padim_dims),
+        settings=_settings(given),
         save_maps=given.save_maps,
         workers=max(0, given.workers),
     )
+
+
+def _add_method_options(parser: argparse.ArgumentParser) -> None:
+    """The fields of `Settings`, with its defaults."""
+    defaults = Settings()
+    parser.add_argument(
+        "--image-size",
+        type=_positive,
+        default=defaults.image_size,
+        metavar="PX",
+        help="side of the square that images and masks are resized to (224)",
+    )
+    parser.add_argument(
+        "--padim-dims",
+        type=_positive,
+        metavar="D",
+        help="feature channels PaDiM keeps (550 of 1792 or more, 100 of fewer)",
+    )
+    parser.add_argument(
+        "--padim-covariance",
+        choices=COVARIANCES,
+        default=defaults.padim_covariance,
+        help="full as in the paper; ledoit-wolf shrinks it, for few images; diagonal needs little memory",
+    )
+    parser.add_argument(
+        "--coreset-ratio",
+        type=_ratio,
+        default=defaults.coreset_ratio,
+        metavar="R",
+        help="part of the training patches that PatchCore keeps (0.1)",
+    )
+    parser.add_argument(
+        "--patchcore-reweight",
+        action="store_true",
+        help="weight PatchCore's image scores by the paper's equation 7, which its authors' code leaves out",
+    )
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)})
 
 
 def _report_parser() -> argparse.ArgumentParser:
@@ -151,6 +184,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
     return value
 
 

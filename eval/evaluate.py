@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from eval.datasets import Category, load_categories
 from eval.features import Extractor
 from eval.figures import write_figures
+from eval.methods import METHODS, Settings
 from eval.metrics import PIXEL_METRICS, Metric, image_metrics, pixel_metrics, undefined
-from eval.protocols import PROTOCOLS, Prediction, Run, Settings, check, one_class, read_masks
+from eval.protocols import Prediction, Run, check, one_class, read_masks, repetitions
 from eval.results import CELL, Results
 from spd_weights.files import write_json
 
@@ -48,11 +49,12 @@ def evaluate(request: Request) -> None:
     results = Results(request.out, request.settings, request.data)
     work = []
     for protocol in request.protocols:
-        runs = [Run(protocol, m, s) for m in PROTOCOLS[protocol] if m in request.methods for s in range(request.seeds)]
+        runs = repetitions(protocol, request.methods, request.seeds)
         for category in load_categories(request.data, protocol, request.categories):
             check(category, protocol)
             work.append((category, runs))
-    extractors = [Extractor(weights, request.settings.image_size) for weights in dict.fromkeys(request.weights)]
+    size, reductions = request.settings.image_size, sorted({r for m in request.methods for r in METHODS[m].reductions})
+    extractors = [Extractor(weights, size, reductions) for weights in dict.fromkeys(request.weights)]
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -106,6 +108,8 @@ def _evaluate_cells(
 def _metrics(category: Category, prediction: Prediction, masks: np.ndarray | None) -> dict[str, Metric]:
     anomalous = np.array([sample.anomalous for sample in category.test])
     metrics = image_metrics(prediction.scores, anomalous)
+    if prediction.maps is None:
+        return metrics | undefined(PIXEL_METRICS, "the method scores whole images and gives no map")
     if masks is None:
         return metrics | undefined(PIXEL_METRICS, "the category has no masks")
     return metrics | pixel_metrics(prediction.maps, masks)

@@ -1,5 +1,7 @@
 """Feature maps of a frozen backbone: one pass over the images feeds every detector."""
 
+from collections.abc import Sequence
+
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from eval.weights import load_backbone
 from spd_weights.errors import SpdError
 
-_REDUCTIONS = (4, 8, 16)  # layer1 to layer3 of a ResNet
+REDUCTIONS = (4, 8, 16, 32)  # layer1 to layer4 of a ResNet
 # On CPU a larger batch is slower: its activations no longer come from the allocator's reused memory.
 _BATCH_SIZE = {"cpu": 8, "cuda": 32}
 
@@ -19,16 +21,17 @@ class Extractor:
         weights: The name it was asked for by.
         sha256: Of the safetensors file, or None.
         architecture: timm's name of the architecture.
-        layers: The feature maps taken: indices into timm's `feature_info`.
+        layers: The feature maps taken: indices into timm's `feature_info`, ascending.
         batch_size: Images to give it at once.
     """
 
-    def __init__(self, weights: str, image_size: int) -> None:
+    def __init__(self, weights: str, image_size: int, reductions: Sequence[int] = REDUCTIONS[:3]) -> None:
         """Load the weights and try them on an empty image.
 
         Args:
             weights: As for `eval.weights.load_backbone`.
             image_size: Side of the images in pixels.
+            reductions: The stages wanted, of `REDUCTIONS`; nothing behind the deepest is computed.
 
         Raises:
             SpdError: The weights cannot be loaded, or give no feature maps at this image size.
@@ -39,7 +42,9 @@ class Extractor:
         if not hasattr(model, "forward_intermediates"):
             raise SpdError(f"weights {weights!r}: this architecture gives no intermediate feature maps in timm")
         self.architecture = model.pretrained_cfg["architecture"]
-        self.layers = _layers([stage["reduction"] for stage in model.feature_info])
+        stages = _stages([stage["reduction"] for stage in model.feature_info])
+        self.layers = sorted({stages[r] for r in reductions})
+        self._position = {r: self.layers.index(stages[r]) for r in reductions}
         data = resolve_model_data_config(model)
         self._mean = torch.tensor(data["mean"], device=self.device).view(3, 1, 1)
         self._std = torch.tensor(data["std"], device=self.device).view(3, 1, 1)
@@ -70,15 +75,18 @@ class Extractor:
             pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
 
+    def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
+        """The maps of some of the stages asked for at the start; one that stands for two comes once."""
+        return [maps[i] for i in dict.fromkeys(self._position[r] for r in reductions)]
 
-def _layers(reductions: list[int]) -> list[int]:
-    """The stages of reduction 4, 8 and 16 (layer1 to layer3 of a ResNet).
 
-    Plain vision transformers have one reduction throughout: there the blocks at a quarter, half and three
-    quarters of the depth (our choice, the same relative depths as a ResNet's three stages).
+def _stages(reductions: list[int]) -> dict[int, int]:
+    """Which layer stands for each of `REDUCTIONS`: the last of that reduction, else the next finer one.
+
+    Plain vision transformers have one reduction throughout: there the blocks at a quarter, half, three
+    quarters and the whole of the depth (our choice, the same relative depths as a ResNet's four stages).
     """
     depth = len(reductions)
     if len(set(reductions)) == 1 and depth >= 4:
-        return [depth // 4 - 1, depth // 2 - 1, 3 * depth // 4 - 1]
-    last = {reduction: index for index, reduction in enumerate(reductions)}
-    return [last[r] for r in _REDUCTIONS if r in last] or list(range(min(3, depth)))
+        return {r: (quarter + 1) * depth // 4 - 1 for quarter, r in enumerate(REDUCTIONS)}
+    return {r: max((i for i, found in enumerate(reductions) if found <= r), default=0) for r in REDUCTIONS}

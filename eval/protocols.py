@@ -12,10 +12,11 @@ from torch import Tensor
 from eval.datasets import Category, Sample
 from eval.features import Extractor
 from eval.images import batches, read_mask
-from eval.padim import Padim
+from eval.methods import METHODS, Detector, Settings
+from eval.scratch import scratch
 from spd_weights.errors import SpdError
 
-PROTOCOLS = {"1cls": ("padim",)}  # the methods of each protocol
+PROTOCOLS = {"1cls": tuple(METHODS)}  # the methods of each protocol
 
 Progress = Callable[[str, int, int], None]  # what is being done, images done, images in all
 
@@ -29,43 +30,54 @@ class Run:
     seed: int
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What changes the numbers besides the data, the weights and the run."""
-
-    image_size: int = 224
-    padim_dims: int | None = None
-
-
 @dataclass
 class Prediction:
     """What a method says about the test images of a category, in their order.
 
     Attributes:
         scores: float32 [N], higher is more anomalous.
-        maps: float32 [N, S, S].
+        maps: float32 [N, S, S]; None where the method scores whole images.
         seconds: Wall time of feature extraction, training and scoring.
     """
 
     scores: np.ndarray
-    maps: np.ndarray
+    maps: np.ndarray | None
     seconds: float
 
 
 @dataclass
 class _Fit:
-    """A detector on its way, with the seconds spent in it."""
+    """A detector on its way: its predictions so far, and the seconds spent in it."""
 
-    detector: Padim
-    seconds: float = 0.0
+    detector: Detector
+    reductions: tuple[int, ...]
     scores: list[np.ndarray] = field(default_factory=list)
-    maps: list[np.ndarray] = field(default_factory=list)
+    maps: np.ndarray | None = None
+    seconds: float = 0.0
 
     @contextmanager
     def timed(self) -> Iterator[None]:
         started = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - started
+
+    def score(self, features: list[Tensor], done: int, images: int) -> None:
+        scores, maps = self.detector.score(features)
+        self.scores.append(scores.cpu().numpy())
+        if maps is not None:
+            if self.maps is None:
+                self.maps = scratch((images, *maps.shape[1:]))
+            self.maps[done : done + len(maps)] = maps.cpu().numpy()
+
+
+def repetitions(protocol: str, methods: Sequence[str], seeds: int) -> list[Run]:
+    """The runs that were asked for; a method without randomness is run once, with seed 0."""
+    return [
+        Run(protocol, method, seed)
+        for method in PROTOCOLS[protocol]
+        if method in methods
+        for seed in range(seeds if METHODS[method].seeded else 1)
+    ]
 
 
 def check(category: Category, protocol: str) -> None:
@@ -129,32 +141,44 @@ def one_class(
     Raises:
         SpdError: An image cannot be read, or a score is not finite.
     """
-    fits = {run: _Fit(Padim(settings.image_size, run.seed, settings.padim_dims)) for run in runs}
+    fits = _fits(runs, settings, len(category.train))
     started = time.perf_counter()
     try:
-        for maps in _features(category.train, "train", extractor, settings, workers, progress):
-            for fit in fits.values():
-                with fit.timed():
-                    fit.detector.update(maps)
+        for _, maps in _features(category.train, "train", extractor, settings, workers, progress):
+            _update(fits, extractor, maps)
         for fit in fits.values():
             with fit.timed():
                 fit.detector.fit()
-        for maps in _features(category.test, "test", extractor, settings, workers, progress):
+        for done, maps in _features(category.test, "test", extractor, settings, workers, progress):
             for fit in fits.values():
                 with fit.timed():
-                    scores, anomaly_maps = fit.detector.score(maps)
-                    fit.scores.append(scores.cpu().numpy())
-                    fit.maps.append(anomaly_maps.cpu().numpy())
+                    fit.score(extractor.select(maps, fit.reductions), done, len(category.test))
     except torch.linalg.LinAlgError as error:
         raise _not_finite(extractor, category) from error
     shared = time.perf_counter() - started - sum(fit.seconds for fit in fits.values())
     predictions = {
-        run: Prediction(np.concatenate(fit.scores), np.concatenate(fit.maps), shared + fit.seconds)
-        for run, fit in fits.items()
+        run: Prediction(np.concatenate(fit.scores), fit.maps, shared + fit.seconds) for run, fit in fits.items()
     }
-    if not all(np.isfinite(p.maps).all() for p in predictions.values()):
+    if not all(np.isfinite(p.scores if p.maps is None else p.maps).all() for p in predictions.values()):
         raise _not_finite(extractor, category)
     return predictions
+
+
+def _fits(runs: list[Run], settings: Settings, images: int) -> dict[Run, _Fit]:
+    fits = {}
+    for name in dict.fromkeys(run.method for run in runs):
+        of_method = [run for run in runs if run.method == name]
+        method = METHODS[name]
+        detectors = method.make(settings, [run.seed for run in of_method], images)
+        fits |= {run: _Fit(d, method.reductions) for run, d in zip(of_method, detectors, strict=True)}
+    return fits
+
+
+def _update(fits: dict[Run, _Fit], extractor: Extractor, maps: list[Tensor]) -> None:
+    chosen = {reductions: extractor.select(maps, reductions) for reductions in {f.reductions for f in fits.values()}}
+    for fit in fits.values():
+        with fit.timed():
+            fit.detector.update(chosen[fit.reductions])
 
 
 def _features(
@@ -164,10 +188,11 @@ def _features(
     settings: Settings,
     workers: int,
     progress: Progress,
-) -> Iterator[list[Tensor]]:
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Feature maps batch by batch, with the number of images before them."""
     done = 0
     for images in batches([sample.image for sample in samples], settings.image_size, extractor.batch_size, workers):
-        yield extractor(images)
+        yield done, extractor(images)
         done += len(images)
         progress(stage, done, len(samples))
 
