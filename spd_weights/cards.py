@@ -84,7 +84,8 @@ def _metadata(training: Mapping[str, Any]) -> ModelCardData:
     return ModelCardData(
         library_name="timm",
         pipeline_tag="image-feature-extraction",
-        license=training.get("licence"),
+        # "unknown" is the Hub's own identifier for a licence that nobody stated.
+        license=training.get("licence") or "unknown",
         # Both fields take Hub ids only.
         datasets=[name.removeprefix("hf:").split(":")[0]] if name.startswith("hf:") else None,
         base_model=base.removeprefix("hf-hub:").split("@")[0] if base.startswith("hf-hub:") else None,
@@ -116,7 +117,7 @@ def _data_section(training: Mapping[str, Any]) -> str:
         [
             f"- Training data: {_known(data.get('name'))}, {_number(data.get('images'))} images",
             f"- Licence of the data: {_known(data.get('licence'))}",
-            f"- Licence of these weights: {_known(training.get('licence'))}",
+            f"- Licence of these weights: {training.get('licence') or 'unknown, the publisher stated none'}",
         ]
     )
 

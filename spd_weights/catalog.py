@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json
+from spd_weights.files import read_json, write_json
 
 Status = Literal["planned", "released", "bundled"]
 
@@ -127,6 +127,29 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
         if row.counterpart is not None and row.counterpart not in rows:
             raise SpdError(f"{path}, row {row.name!r}: its counterpart {row.counterpart!r} is not in the catalog")
     return rows
+
+
+def put_row(row: Row, path: Path | None = None) -> str:
+    """Write a row into a catalog, in the place of the one of that name or at the end.
+
+    Returns:
+        "added", "replaced" or "unchanged".
+
+    Raises:
+        SpdError: The catalog would not be sound with the row, or cannot be written; it is as it was.
+    """
+    path = path or catalog_path()
+    rows = load_catalog(path)
+    change = "unchanged" if rows.get(row.name) == row else "replaced" if row.name in rows else "added"
+    if change != "unchanged":
+        if problem := _problem(asdict(row)):
+            raise SpdError(f"{path} is as it was: row {row.name!r}: {problem}")
+        values = [asdict(each) for each in {**rows, row.name: row}.values()]
+        try:
+            write_json(path, {"schema": 1, "rows": values})
+        except OSError as error:
+            raise SpdError(f"{path} cannot be written: {error.strerror}; the row to paste:\n{row.as_json()}") from error
+    return change
 
 
 def default_row(rows: Mapping[str, Row], entrypoint: str) -> Row:

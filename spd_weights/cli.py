@@ -9,10 +9,11 @@ from pathlib import Path
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from spd_weights import cards, hub
-from spd_weights.catalog import find, load_catalog
+from spd_weights.catalog import catalog_path, find, load_catalog, put_row
 from spd_weights.errors import SpdError
 from spd_weights.export import CARD, RESULTS, TRAINING, WEIGHTS
 from spd_weights.files import read_json, sha256, write_text
+from spd_weights.publish import publish
 
 _EXAMPLES = """\
 examples:
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--repo", required=True, metavar="OWNER/NAME", help="made if it is not there")
     command.add_argument("--private", action="store_true", help="make the repository private")
     command.add_argument("--dry-run", action="store_true", help="only say what would change")
+    command.add_argument("--tag", metavar="TAG", help="mark the commit with a tag, such as v1")
+    command.add_argument("--licence", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
+    command.add_argument("--update-catalog", action="store_true", help="write the row that pins it into the catalog")
     command.set_defaults(run=_publish)
 
     command = commands.add_parser("card", help="render README.md of an export from its training.json and results.json")
@@ -117,15 +121,20 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    done = hub.publish(arguments.directory, arguments.repo, arguments.private, arguments.dry_run)
+    done = publish(
+        arguments.directory, arguments.repo, arguments.private, arguments.dry_run, arguments.tag, arguments.licence
+    )
     for name, change in done.changes.items():
         print(f"{change:<9}  {name}")
     if done.row is None:
         print(f"dry run: {done.repo} is as it was")
         return
     print(done.url)
-    print(f"load: timm.create_model('hf-hub:{done.repo}@{done.commit}', pretrained=True)")
-    print(f"the catalog row that pins it:\n{done.row.as_json()}")
+    print(f"load: timm.create_model('hf-hub:{done.repo}@{done.tag or done.commit}', pretrained=True)")
+    if arguments.update_catalog and not arguments.dry_run:
+        print(f"{catalog_path()}: row {done.row.name} {put_row(done.row)}")
+    else:
+        print(f"the catalog row that pins it:\n{done.row.as_json()}")
 
 
 def _card(arguments: argparse.Namespace) -> None:

@@ -17,15 +17,13 @@ from huggingface_hub.errors import (
 )
 
 from spd_weights.errors import SpdError
-
-# httpx's or httpx2's, as the installed huggingface_hub has it: connections, timeouts, broken transfers.
-_TransportError: type[Exception] = HfHubHTTPError.__bases__[0]
+from spd_weights.retry import TransportError, cause, retry_after
 
 _BY_STATUS = {
     401: "the Hub does not accept the token; run hf auth login, or set HF_TOKEN",
     403: "the token may not do this; take one with write access to this owner",
     412: "somebody else committed meanwhile, nothing was written; run it again",
-    429: "too many requests; wait some minutes and run it again",
+    429: "too many requests",
 }
 
 
@@ -39,10 +37,20 @@ def explained(repo_id: str, revision: str | None = None) -> Iterator[None]:
         LocalTokenNotFoundError,
         EntryNotFoundError,
         OSError,
-        _TransportError,
+        TransportError,
+        RuntimeError,
     ) as error:
-        where = f"{repo_id}@{revision}" if revision else repo_id
-        raise SpdError(f"{where}: {_sentence(error, repo_id, revision)}") from error
+        found = cause(error)
+        if isinstance(found, RuntimeError):  # not of the Hub's making
+            raise
+        where = f"{_short(repo_id)}@{_short(revision)}" if revision else _short(repo_id)
+        raise SpdError(f"{where}: {_sentence(found, repo_id, revision)}") from error
+
+
+def _short(name: str) -> str:
+    """A name as an error shows it: one line, whatever was typed."""
+    shown = name if name.isprintable() else repr(name)
+    return shown if len(shown) <= 100 else f"{shown[:97]}…"
 
 
 def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
@@ -57,7 +65,7 @@ def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
         case RepositoryNotFoundError():
             return f"not at {endpoint}, or private and not for this token; check the name, run hf auth login"
         case RevisionNotFoundError():
-            return f"the repository has no revision {revision}; see {endpoint}/{repo_id}/commits/main"
+            return f"the repository has no revision {_short(str(revision))}; see {endpoint}/{repo_id}/commits/main"
         case LocalEntryNotFoundError() | OfflineModeIsEnabled():
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{endpoint} cannot be reached"
             at = f" --revision {revision}" if revision else ""
@@ -70,7 +78,10 @@ def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
         case HfHubHTTPError():
             status = error.response.status_code
             said = error.server_message or str(error)
-            return _BY_STATUS.get(status, f"the Hub answered {status} ({said}); try again later")
-        case OSError() if not isinstance(error, _TransportError):
+            seconds = retry_after(error)
+            later = f"run it again in {seconds:.0f} seconds" if seconds else "wait some minutes and run it again"
+            known = _BY_STATUS.get(status, f"the Hub answered {status} ({said})")
+            return known if status in (401, 403, 412) else f"{known}; {later}"
+        case OSError() if not isinstance(error, TransportError):
             return str(error)
     return f"{endpoint} cannot be reached ({type(error).__name__}: {error}); check the connection and HF_ENDPOINT"

@@ -1,6 +1,7 @@
 """A small trained backbone and what is known of its training."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import timm
 import torch
 from torch import nn
 
+from spd_weights import retry
 from spd_weights.export import export_backbone
+from tests.hub_protocol import Handler
 
 
 @pytest.fixture
@@ -68,3 +71,42 @@ def export(tmp_path: Path, backbone: nn.Module, training: dict[str, Any]) -> Pat
 def repo(request: pytest.FixtureRequest) -> str:
     """A repository name no other test uses."""
     return f"acme/{request.node.originalname.removeprefix('test_')[:60]}-{os.urandom(3).hex()}"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts of a hundredth, where the Hub names none."""
+    monkeypatch.setattr(retry, "WAITS", (0.01, 0.02, 0.02))
+
+
+class Faults:
+    """A fault for `HubServer.fault`: acts on the first `times` requests of `method` whose path has `part`.
+
+    Attributes:
+        seen: How often it acted.
+    """
+
+    def __init__(self, method: str, part: str, act: Callable[[Handler], bool], times: int = 1) -> None:
+        self.method, self.part, self.act, self.times, self.seen = method, part, act, times, 0
+
+    def __call__(self, handler: Handler) -> bool:
+        if self.seen >= self.times or handler.command != self.method or self.part not in handler.path:
+            return False
+        self.seen += 1
+        return self.act(handler)
+
+
+def answer(status: int, **headers: str) -> Callable[[Handler], bool]:
+    """Answer with a status and nothing else."""
+
+    def act(handler: Handler) -> bool:
+        handler.reply({"error": "a fault"}, status, **headers)
+        return True
+
+    return act
+
+
+def hang_up(handler: Handler) -> bool:
+    """Close the connection without an answer."""
+    handler.close_connection = True
+    return True

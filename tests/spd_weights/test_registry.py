@@ -11,7 +11,7 @@ import timm
 import spd_weights
 from spd_weights.catalog import find
 from spd_weights.export import export_backbone
-from spd_weights.hub import publish
+from spd_weights.publish import publish
 from spd_weights.registry import register
 from tests.conftest import RunPython
 from tests.hub_server import HubServer

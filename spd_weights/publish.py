@@ -1,0 +1,269 @@
+"""An export to the Hub: checked first, one commit, read back, and nothing half-published whatever fails."""
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_token
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from spd_weights import cards, retry
+from spd_weights.catalog import Row, load_catalog
+from spd_weights.errors import SpdError
+from spd_weights.export import CARD, CONFIG, EXPORT_FILES, RESULTS, TRAINING, WEIGHTS, check_export
+from spd_weights.files import read_json, sha256
+from spd_weights.hub import digest_of, download, is_same, remote_files
+from spd_weights.hub_errors import explained
+from spd_weights.retry import TransportError, cause, patiently, pause_after
+
+_PROVENANCE = (
+    "method",
+    "spd_weight",
+    "data.name",
+    "init",
+    "seed",
+    "steps",
+    "config",
+    "command",
+    "environment",
+    "created",
+)
+_NOT_WEIGHTS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt", "LICENSE.md")
+_TAG = re.compile(r"(?!.*(\.\.|\.lock$))[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
+
+Contents = Mapping[str, Path | bytes]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `publish` did.
+
+    Attributes:
+        repo: `owner/name`.
+        changes: File to "new", "changed" or "unchanged".
+        commit: The commit that holds the files, 40 hexadecimal digits; None after a dry run of changes.
+        url: The commit's page; None likewise.
+        row: The catalog row that pins the commit; None likewise.
+        tag: The tag that marks the commit; None where none was asked for.
+    """
+
+    repo: str
+    changes: Mapping[str, str]
+    commit: str | None
+    url: str | None
+    row: Row | None
+    tag: str | None = None
+
+
+def publish(
+    directory: Path,
+    repo_id: str,
+    private: bool = False,
+    dry_run: bool = False,
+    tag: str | None = None,
+    licence: str | None = None,
+) -> Published:
+    """Publish an export as one commit, and read it back.
+
+    Does nothing where the repository has the same files already. The card is rendered with the repository's name.
+    What passes (429, 5xx, a dropped connection) is tried again; a commit whose answer was lost is found by reading.
+
+    Args:
+        directory: The export.
+        repo_id: `owner/name`; made if it is not there.
+        private: Make a private repository.
+        dry_run: Only read: say what would change.
+        tag: A name for the commit, such as v1.
+        licence: Of the weights, as the Hub spells it; None takes the training record's. Where that has none
+            either, the card says so and carries `license: unknown`.
+
+    Returns:
+        What changed, and the catalog row that pins it.
+
+    Raises:
+        SpdError: The export is not sound or does not say where it is from, the name or the tag is taken, the Hub
+            refuses or cannot be reached, somebody else commits at the same moment, or the bytes read back differ.
+    """
+    if tag is not None and (not _TAG.fullmatch(tag) or tag == "main" or re.fullmatch(r"[0-9a-f]{40}", tag)):
+        raise SpdError(f"{tag!r} cannot be a tag; take a name such as v1, of letters, digits, dot and hyphen")
+    config = check_export(directory)
+    training = _provenance(directory / TRAINING)
+    contents = _contents(directory, repo_id, licence)
+    if licence is not None:
+        training = {**training, "licence": licence}
+    api = HfApi(library_name="spd-weights")
+    with explained(repo_id):
+        if not dry_run and get_token() is None:
+            raise SpdError("publishing needs a token: run hf auth login, or set HF_TOKEN")
+        head, changes = _compare(api, repo_id, contents, private)
+        if head is not None:
+            _check_name_is_free(api, repo_id, head, config)
+        _check_tag_is_free(api, repo_id, head, tag, _differ(changes))
+        if dry_run and _differ(changes):
+            return Published(repo_id, changes, None, None, None)
+        if head is None:
+            patiently(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
+            head = patiently(lambda: api.model_info(repo_id)).sha
+        assert head is not None
+        commit = head
+        if _differ(changes):
+            commit = _commit(api, repo_id, contents, head, cards.title(training))
+            _read_back(repo_id, commit, contents)
+        if tag is not None and not dry_run:
+            patiently(lambda: _mark(api, repo_id, tag, commit))
+    url = f"{api.endpoint}/{repo_id}/commit/{commit}"
+    return Published(repo_id, changes, commit, url, _row(directory, training, repo_id, commit), tag)
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    training = read_json(path)
+    data = training.get("data")
+    known = {**training, "data.name": data.get("name") if isinstance(data, dict) else None}
+    if missing := [key for key in _PROVENANCE if known.get(key) in (None, "", {})]:
+        raise SpdError(f"{path} does not record {', '.join(missing)}; published weights must say what they are")
+    return training
+
+
+def _contents(directory: Path, repo_id: str, licence: str | None) -> dict[str, Path | bytes]:
+    """What the repository shall hold: the export's files, the licence in each, the card that names the repository."""
+    contents: dict[str, Path | bytes] = {name: directory / name for name in EXPORT_FILES}
+    results = None
+    if (directory / RESULTS).is_file():
+        contents[RESULTS] = directory / RESULTS
+        results = read_json(directory / RESULTS)
+    training = read_json(directory / TRAINING)
+    if licence is not None:
+        training["licence"] = licence
+        config = read_json(directory / CONFIG)
+        config["pretrained_cfg"]["license"] = licence
+        contents |= {TRAINING: _json(training), CONFIG: _json(config)}
+    card = cards.render(training, results, repo=repo_id, weights_sha256=sha256(directory / WEIGHTS))
+    return {**contents, CARD: card.encode()}
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _compare(api: HfApi, repo_id: str, contents: Contents, private: bool = False) -> tuple[str | None, dict[str, str]]:
+    """The head commit (None: no repository yet) and, of each file, how it differs from there."""
+    try:
+        info = patiently(lambda: api.model_info(repo_id))
+    except RepositoryNotFoundError:
+        return None, dict.fromkeys(contents, "new")
+    if private and not info.private:
+        raise SpdError(f"{repo_id} is there already and public; make it private on the Hub, or leave out private")
+    remote = remote_files(api, repo_id, info.sha)
+    return info.sha, {
+        name: "new" if name not in remote else "unchanged" if is_same(content, remote[name]) else "changed"
+        for name, content in contents.items()
+    }
+
+
+def _differ(changes: Mapping[str, str]) -> bool:
+    return set(changes.values()) != {"unchanged"}
+
+
+def _check_name_is_free(api: HfApi, repo_id: str, head: str, config: Mapping[str, Any]) -> None:
+    """Refuse to put weights over something else: another project's files, or other weights of ours."""
+    there = remote_files(api, repo_id, head)
+    if CONFIG not in there or TRAINING not in there:
+        if strangers := [name for name in there if name not in _NOT_WEIGHTS]:
+            raise SpdError(f"the name is taken: {repo_id} holds {strangers[0]}, not an export; choose another name")
+        return
+    with TemporaryDirectory() as cache:
+        other = read_json(download(repo_id, CONFIG, head, cache))
+    theirs, ours = (
+        f"{each.get('architecture')}.{(each.get('pretrained_cfg') or {}).get('tag')}" for each in (other, config)
+    )
+    if theirs != ours:
+        raise SpdError(f"the name is taken: {repo_id} holds {theirs}, this is {ours}; choose another name")
+
+
+def _check_tag_is_free(api: HfApi, repo_id: str, head: str | None, tag: str | None, differs: bool) -> None:
+    if head is None or tag is None:
+        return
+    marked = _tags(api, repo_id).get(tag)
+    if marked is not None and (differs or marked != head):
+        raise SpdError(f"the tag {tag} of {repo_id} marks {marked} already, which holds other files; choose another")
+
+
+def _tags(api: HfApi, repo_id: str) -> dict[str, str]:
+    return {ref.name: ref.target_commit for ref in patiently(lambda: api.list_repo_refs(repo_id)).tags}
+
+
+def _mark(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
+    # Read first: of an attempt before this one perhaps only the answer was lost.
+    if _tags(api, repo_id).get(tag) != commit:
+        api.create_tag(repo_id, tag=tag, revision=commit)
+
+
+def _commit(api: HfApi, repo_id: str, contents: Contents, head: str, title: str) -> str:
+    """Commit once, whatever happens to the answers.
+
+    Every attempt names its parent, so that two can never land; after a failure the repository is read, and where
+    the commit is there already only its answer was lost. A commit of somebody else to other files is built upon
+    once; one to these files is not overwritten.
+    """
+    _, wanted = _compare(api, repo_id, contents)
+    may_move = True
+    for wait in (*retry.WAITS, None):
+        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        try:
+            return api.create_commit(repo_id, operations, commit_message=title, parent_commit=head).oid
+        except (TransportError, OSError, RuntimeError) as error:
+            failure = cause(error)
+        now, changes = _compare(api, repo_id, contents)
+        if now is not None and not _differ(changes):
+            return now
+        if now is None or changes != wanted or wait is None:
+            raise failure
+        moved, head = now != head, now
+        if moved and may_move:
+            may_move = False
+        elif (pause := pause_after(failure, wait)) is not None:
+            time.sleep(pause)
+        else:
+            raise failure
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _read_back(repo_id: str, commit: str, contents: Contents) -> None:
+    """Compare every byte with what was meant, and let the copy pass every check that an export must."""
+    with TemporaryDirectory() as cache:
+        for name, content in contents.items():
+            path = download(repo_id, name, commit, cache)
+            expected, found = digest_of(content), sha256(path)
+            if expected != found:
+                raise SpdError(
+                    f"{repo_id}@{commit} gives back other bytes for {name}: expected sha256 {expected}, found "
+                    f"{found}; do not use this commit: delete the file on the Hub and publish again"
+                )
+        check_export(path.parent)
+
+
+def _row(directory: Path, training: Mapping[str, Any], repo_id: str, commit: str) -> Row:
+    name = f"{training['architecture']}_spd.{cards.tag(training)}"
+    counterpart = f"{name}_eta0"
+    return Row(
+        name=name,
+        architecture=training["architecture"],
+        method=training["method"],
+        spd_weight=training["spd_weight"],
+        data=training["data"]["name"],
+        recipe=training["method"],
+        status="released",
+        repo=repo_id,
+        revision=commit,
+        file=WEIGHTS,
+        bytes=(directory / WEIGHTS).stat().st_size,
+        sha256=sha256(directory / WEIGHTS),
+        licence=training.get("licence"),
+        counterpart=counterpart if training["spd_weight"] and counterpart in load_catalog() else None,
+        description=cards.title(training),
+    )
