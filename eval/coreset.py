@@ -47,6 +47,7 @@ def _next_centres(nearest: Tensor, points: Tensor, limit: int) -> list[int]:
     bound = nearest.topk(beyond + 1).values[-1]
     active = (nearest > bound).nonzero()[:, 0]
     new = [int(nearest.argmax())]
+    nearest[new[0]] = -1
     distances, candidates = nearest[active], points[active]
     while len(new) < limit and len(active):
         difference = candidates - points[new[-1]]
@@ -55,6 +56,7 @@ def _next_centres(nearest: Tensor, points: Tensor, limit: int) -> list[int]:
         if distances[farthest] <= bound:
             break
         new.append(int(active[farthest]))
+        distances[farthest] = -1
     return new
 
 

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
+from sklearn.covariance import LedoitWolf
 
 from eval.maps import anomaly_maps
 from eval.padim import Padim
@@ -27,14 +28,21 @@ def concatenated(layers):
     return np.concatenate(grown, axis=1)
 
 
-def reference(train, test, channels):
+def covariance_of(samples, kind):
+    if kind == "ledoit-wolf":
+        return LedoitWolf().fit(samples).covariance_
+    full = np.cov(samples, rowvar=False)
+    return np.diag(np.diag(full)) if kind == "diagonal" else full
+
+
+def reference(train, test, channels, kind="full"):
     train, test = concatenated(train)[:, channels], concatenated(test)[:, channels]
     images, dims, height, width = test.shape
     distances = np.zeros((images, height, width))
     for y in range(height):
         for x in range(width):
             samples = train[:, :, y, x]
-            inverse = np.linalg.inv(np.cov(samples, rowvar=False) + 0.01 * np.eye(dims))
+            inverse = np.linalg.inv(covariance_of(samples, kind) + 0.01 * np.eye(dims))
             for i in range(images):
                 distances[i, y, x] = mahalanobis(test[i, :, y, x], samples.mean(axis=0), inverse)
     return distances
@@ -45,8 +53,8 @@ def smoothed(distances, side=SIDE):
     return np.stack([gaussian_filter(np.asarray(d, np.float64), 4) for d in grown])
 
 
-def fitted(train, batch, dims, seed=0):
-    padim = Padim(SIDE, seed, dims)
+def fitted(train, batch, dims, seed=0, covariance="full"):
+    padim = Padim(SIDE, seed, dims, covariance)
     for start in range(0, len(train[0]), batch):
         padim.update([layer[start : start + batch] for layer in train])
     padim.fit()
@@ -61,6 +69,16 @@ def test_equals_numpy_and_scipy(images, batch):
     expected = smoothed(reference(train, test, np.arange(30)))
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
     np.testing.assert_allclose(scores.numpy(), expected.max(axis=(1, 2)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("covariance", ["ledoit-wolf", "diagonal"])
+@pytest.mark.parametrize(("images", "batch"), [(75, 7), (5, 2), (40, 40)])
+def test_other_covariances_equal_scikit_learn(covariance, images, batch):
+    rng = np.random.default_rng(8)
+    train, test = features(rng, images, scale=2, offset=5), features(rng, 2, scale=2, offset=5)
+    expected = smoothed(reference(train, test, np.arange(30), covariance))
+    _, maps = fitted(train, batch, dims=30, covariance=covariance).score(test)
+    np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
 
 
 def test_drawn_channels_equal_the_reference_on_those_channels():
