@@ -1,13 +1,15 @@
 """`python -m eval`: measure weights, or render a report again."""
 
 import argparse
+import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from eval.compare import write_comparison
+from eval.download import ARCHIVES, URL_VARIABLE, download
 from eval.evaluate import Request, evaluate
 from eval.methods import Settings
 from eval.padim import COVARIANCES
@@ -30,6 +32,9 @@ examples:
         your own photographs, laid out like MVTec AD: screw/train/good, screw/test/good,
         screw/test/<defect>, screw/ground_truth/<defect>/<name>_mask.png (masks are optional)
 
+  python -m eval download visa --to VisA
+        fetch VisA (1.93 GB), resumable and checked
+
   python -m eval compare runs/compare --baseline base
         which differences are more than chance: better, worse or undecided, with intervals
 
@@ -49,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
             _render(_report_parser().parse_args(argv[1:]).folder)
         elif argv[:1] == ["compare"]:
             _compare(_compare_parser().parse_args(argv[1:]))
+        elif argv[:1] == ["download"]:
+            _download(_download_parser().parse_args(argv[1:]))
         else:
             request = _request(argv)
             evaluate(request)
@@ -57,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; finished cells are kept, and the same command goes on from them", file=sys.stderr)
+        print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
     return 0
 
@@ -72,6 +79,12 @@ def _compare(given: argparse.Namespace) -> None:
     console = Console()
     written = write_comparison(given.folder, given.baseline, console)
     console.print(f"comparison: {written}\nreport: {write_report(given.folder)}", soft_wrap=True)
+
+
+def _download(given: argparse.Namespace) -> None:
+    archive = ARCHIVES[given.dataset]
+    url = given.url or os.environ.get(URL_VARIABLE) or archive.url
+    print(f"ready: {download(replace(archive, url=url), given.to)}")
 
 
 def _request(argv: list[str]) -> Request:
@@ -165,6 +178,18 @@ def _report_parser() -> argparse.ArgumentParser:
         prog="python -m eval report", description="Render the tables and report.html again from results.json."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
+    return parser
+
+
+def _download_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m eval download",
+        description="Fetch a public data set: VisA, 1.93 GB, CC BY 4.0. Goes on where an earlier call ended, checks "
+        "size and sha256, unpacks; needs twice the archive's size on disk while it works.",
+    )
+    parser.add_argument("dataset", choices=sorted(ARCHIVES))
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="then give DIR as --data")
+    parser.add_argument("--url", help=f"fetch the same bytes from elsewhere (or set {URL_VARIABLE})")
     return parser
 
 

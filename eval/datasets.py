@@ -93,6 +93,8 @@ def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> li
 
 
 def _recognise(root: Path) -> list[_Source]:
+    if root.is_file():
+        raise SpdError(f"{root}: a file; unpack it (tar -xf) and give the folder")
     if not root.is_dir():
         raise SpdError(f"{root}: no such folder; --data takes a data set's folder")
     root = root.resolve()

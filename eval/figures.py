@@ -22,7 +22,7 @@ def write_figures(folder: Path, category: Category, prediction: Prediction, mask
     """Write photographs and heat maps of the best, median and worst anomaly.
 
     Ranked by the average precision of the anomaly's own map against its mask; by its image score where
-    there are no masks (or the mask vanishes at the evaluated size).
+    there are no maps or no masks (or the mask vanishes at the evaluated size).
 
     Args:
         folder: Receives `<rank>-photo.jpg` and `<rank>-heat.jpg`.
@@ -31,22 +31,24 @@ def write_figures(folder: Path, category: Category, prediction: Prediction, mask
         masks: True defects, bool [N, S, S], or None.
 
     Returns:
-        JSON-ready: `figures`, `heat_range` (map values at the ends of the colours), `ranked_by`,
+        JSON-ready: `figures`, `heat_range` (map values at the ends of the colours; None without maps), `ranked_by`,
         `scores` and `anomalous` of all test images, `vanished_masks`.
     """
     anomalies = [i for i, sample in enumerate(category.test) if sample.anomalous]
-    quality = {i: _localisation(prediction.maps[i], masks[i]) for i in anomalies} if masks is not None else {}
+    maps = prediction.maps
+    quality = {}
+    if maps is not None and masks is not None:
+        quality = {i: _localisation(maps[i], masks[i]) for i in anomalies}
     visible = {i: value for i, value in quality.items() if value is not None}
     shown = visible or {i: float(prediction.scores[i]) for i in anomalies}
     order = sorted(shown, key=lambda i: shown[i], reverse=True)
     normal = np.array([not sample.anomalous for sample in category.test])
-    low = float(np.median(prediction.maps[normal]))
-    high = max(float(np.quantile(prediction.maps, 0.999)), low + 1e-6)
+    ends = None if maps is None else _heat_range(maps, normal)
     figures = []
     chosen = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     for rank, index in chosen.items():
         sample = category.test[index]
-        heat = np.clip((prediction.maps[index] - low) / (high - low), 0, 1)
+        heat = None if ends is None else np.clip((maps[index] - ends[0]) / (ends[1] - ends[0]), 0, 1)
         width, height = _draw(folder, rank, sample, heat)
         figures.append(
             {
@@ -62,12 +64,19 @@ def write_figures(folder: Path, category: Category, prediction: Prediction, mask
         )
     return {
         "figures": figures,
-        "heat_range": [_short(low), _short(high)],
+        "heat_range": ends and [_short(end) for end in ends],
         "ranked_by": "average precision of the map" if visible else "image score",
         "vanished_masks": len(quality) - len(visible),
         "scores": [_short(score) for score in prediction.scores],
         "anomalous": [sample.anomalous for sample in category.test],
     }
+
+
+def _heat_range(maps: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
+    """Where the colours begin and end; every 16th pixel tells, and need not all be held in memory."""
+    pixels = maps[:, ::4, ::4]
+    low = float(np.median(pixels[normal]))
+    return low, max(float(np.quantile(pixels, 0.999)), low + 1e-6)
 
 
 def _localisation(anomaly_map: np.ndarray, mask: np.ndarray) -> float | None:
@@ -76,24 +85,30 @@ def _localisation(anomaly_map: np.ndarray, mask: np.ndarray) -> float | None:
     return ranking.average_precision(ranking.rank(anomaly_map[mask], anomaly_map[~mask]))
 
 
-def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray) -> tuple[int, int]:
-    """Save the photograph with the true outline, and the heat map over it; returns the figure's size."""
+def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray | None) -> tuple[int, int]:
+    """Save the photograph with the true outline, and the heat map over it if any; returns the figure's size."""
     with Image.open(sample.image) as image:
         scale = _LONG_SIDE / max(image.size)
         size = tuple(max(1, round(side * scale)) for side in image.size)
     square = read_image(sample.image, _LONG_SIDE)
     photo = np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
-    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    at = heat * (len(_COLOURS) - 1)
-    colours = np.stack([np.interp(at, np.arange(len(_COLOURS)), c) for c in _COLOURS.T], axis=-1)
-    opacity = (0.25 + 0.6 * heat)[..., None]
-    grey = photo.mean(axis=-1, keepdims=True)
-    for name, picture in (("photo", photo), ("heat", grey * (1 - opacity) + colours * opacity)):
+    pictures = {"photo": photo}
+    if heat is not None:
+        pictures["heat"] = _coloured(photo, heat, size)
+    for name, picture in pictures.items():
         if sample.mask:
             picture = _outlined(picture, read_mask(sample.mask, _LONG_SIDE), size)
         saved = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
         saved.save(folder / f"{rank}-{name}.jpg", quality=82, optimize=True)
     return size
+
+
+def _coloured(photo: np.ndarray, heat: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
+    at = heat * (len(_COLOURS) - 1)
+    colours = np.stack([np.interp(at, np.arange(len(_COLOURS)), c) for c in _COLOURS.T], axis=-1)
+    opacity = (0.25 + 0.6 * heat)[..., None]
+    return photo.mean(axis=-1, keepdims=True) * (1 - opacity) + colours * opacity
 
 
 def _outlined(picture: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -87,15 +87,17 @@ def _category(folder: Path, table: Table, category: str, names: dict[str, str], 
 
 def _cell(cell: Path) -> str:
     content = read_json(cell / CELL)
-    low, high = content["heat_range"]
+    colours = ""
+    if content["heat_range"]:
+        low, high = content["heat_range"]
+        colours = f" Colours run from {low:.3g} (median of normal pixels) to {high:.3g} (99.9 % of pixels lie below)."
     vanished = content["vanished_masks"]
     note = f" {vanished} defects are smaller than a pixel at this size." if vanished else ""
     figures = "".join(_figure(cell, figure) for figure in content["figures"])
     strip = _strip(content["scores"], content["anomalous"])
     return (
         f'{strip}<div class="figures">{figures}</div>'
-        f'<p class="soft">Ranked by {escape(content["ranked_by"])}. Colours run from {low:.3g} (median of '
-        f"normal pixels) to {high:.3g} (99.9 % of pixels lie below).{note}</p>"
+        f'<p class="soft">Ranked by {escape(content["ranked_by"])}.{colours}{note}</p>'
     )
 
 
@@ -106,6 +108,7 @@ def _figure(cell: Path, figure: dict[str, Any]) -> str:
     pictures = "".join(
         f'<img src="{_data_uri(cell / f"{rank}-{kind}.jpg")}" alt="{text} {image}" {size}>'
         for kind, text in (("photo", "photograph with the true outline:"), ("heat", "anomaly heat map over"))
+        if (cell / f"{rank}-{kind}.jpg").is_file()
     )
     return (
         f'<figure><div class="pair">{pictures}</div><figcaption><b>{rank}</b> · {escape(figure["kind"])} · {found}'
