@@ -139,7 +139,7 @@ def _save(run: Run, done: int) -> None:
 
 def _title(config: Config) -> str:
     spd = f" + SPD {config.spd.weight:g}" if config.spd.weight > 0 else ""
-    return f"{recipe_name(config)} {config.model.arch}{spd}"
+    return f"{recipe_name(config)}{spd}"
 
 
 class Clock:

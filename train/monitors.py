@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 
@@ -68,9 +69,12 @@ class Bar:
         self.console = Console(file=sys.stderr, quiet=not shown, highlight=False)
         self.title, self.start, self.total, self.last = title, start, total, time.monotonic()
         self.progress = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"), TimeRemainingColumn(),
-            console=self.console, disable=not (shown and self.console.is_terminal),
+            TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(table_column=Column(ratio=1)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            console=self.console, expand=True, disable=not (shown and self.console.is_terminal),
         )  # fmt: skip
         self.task = self.progress.add_task(title, total=total, completed=start, numbers="")
 
