@@ -18,6 +18,7 @@ from eval.methods import METHODS, Settings
 from eval.metrics import PIXEL_METRICS, Metric, image_metrics, pixel_metrics, undefined
 from eval.protocols import Prediction, Run, check, one_class, read_masks, repetitions
 from eval.results import CELL, Results
+from eval.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
 from spd_weights.files import write_json
 
 
@@ -94,7 +95,7 @@ def _evaluate_cells(
     predictions = one_class(category, extractor, runs, request.settings, request.workers, progress)
     for run, prediction in predictions.items():
         started = time.perf_counter()
-        metrics = _metrics(category, prediction, masks)
+        metrics = _metrics(category, prediction, masks, request.settings.metrics)
         seconds = prediction.seconds + time.perf_counter() - started
         with results.cell(extractor, category, run) as folder:
             figures = write_figures(folder, category, prediction, masks)
@@ -105,14 +106,16 @@ def _evaluate_cells(
     bars.remove_task(bar)
 
 
-def _metrics(category: Category, prediction: Prediction, masks: np.ndarray | None) -> dict[str, Metric]:
+def _metrics(category: Category, prediction: Prediction, masks: np.ndarray | None, kind: str) -> dict[str, Metric]:
     anomalous = np.array([sample.anomalous for sample in category.test])
     metrics = image_metrics(prediction.scores, anomalous)
+    names = (*PIXEL_METRICS, *SPOT_DIFF_METRICS) if kind == "spot-diff" else PIXEL_METRICS
     if prediction.maps is None:
-        return metrics | undefined(PIXEL_METRICS, "the method scores whole images and gives no map")
+        return metrics | undefined(names, "the method scores whole images and gives no map")
     if masks is None:
-        return metrics | undefined(PIXEL_METRICS, "the category has no masks")
-    return metrics | pixel_metrics(prediction.maps, masks)
+        return metrics | undefined(names, "the category has no masks")
+    metrics |= pixel_metrics(prediction.maps, masks)
+    return metrics | spot_diff_metrics(prediction.maps, masks) if kind == "spot-diff" else metrics
 
 
 def _save_maps(path: Path, category: Category, prediction: Prediction) -> None:

@@ -20,6 +20,7 @@ class Settings:
     padim_covariance: str = "full"
     coreset_ratio: float = 0.1
     patchcore_reweight: bool = False
+    metrics: str = "exact"  # or "spot-diff": those of VisA's authors besides
 
 
 class Detector(Protocol):

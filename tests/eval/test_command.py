@@ -3,6 +3,9 @@
 import pytest
 
 from eval.__main__ import main
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
+from eval.spotdiff import SPOT_DIFF_METRICS
+from spd_weights.files import read_json
 from tests.eval.helpers import mvtec_category
 
 
@@ -22,6 +25,18 @@ def test_measures_prints_and_renders_again(tmp_path, run_python, capsys):
     assert main(["report", str(out)]) == 0
     assert capsys.readouterr().out == done.stdout
     assert (out / "report.html").read_bytes() == page
+
+
+def test_official_metrics_stand_beside_the_exact_ones(tmp_path, capsys):
+    mvtec_category(tmp_path / "tile")
+    asked = ["--weights", "random:test_resnet", "--data", str(tmp_path / "tile"), "--out", str(tmp_path / "out")]
+    options = ["--image-size", "32", "--padim-dims", "4", "--workers", "0", "--metrics", "spot-diff"]
+    assert main([*asked, *options]) == 0
+    values = {row["metric"]: row["value"] for row in read_json(tmp_path / "out" / "results.json")["rows"]}
+    assert set(values) == {*IMAGE_METRICS, *PIXEL_METRICS, *SPOT_DIFF_METRICS}
+    assert values["pixel_auroc_spotdiff"] == pytest.approx(values["pixel_auroc"], abs=0.01)
+    assert "(spot-diff)" in capsys.readouterr().out
+    assert main([*asked, *options[:-2]]) == 2  # other metrics need another folder
 
 
 def test_bad_input_ends_with_two_and_one_line(tmp_path, run_python):
