@@ -11,8 +11,8 @@ from rich.console import Console
 from eval.compare import write_comparison
 from eval.download import ARCHIVES, URL_VARIABLE, download
 from eval.evaluate import Request, evaluate
-from eval.inspection import FIT, PREDICT
-from eval.options import add_settings, positive, settings_of
+from eval.methods import Settings
+from eval.padim import COVARIANCES
 from eval.protocols import PROTOCOLS
 from eval.report import write_report
 from eval.results import read_results
@@ -108,8 +108,8 @@ def _request(argv: list[str]) -> Request:
     parser.add_argument(
         "--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these; default all"
     )
-    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="repetitions (1)")
-    add_settings(parser)
+    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="repetitions (1)")
+    _add_method_options(parser)
     parser.add_argument(
         "--metrics",
         choices=("exact", "spot-diff"),
@@ -133,10 +133,50 @@ def _request(argv: list[str]) -> Request:
         methods=given.method,
         categories=given.category,
         seeds=given.seeds,
-        settings=settings_of(given),
+        settings=_settings(given),
         save_maps=given.save_maps,
         workers=max(0, given.workers),
     )
+
+
+def _add_method_options(parser: argparse.ArgumentParser) -> None:
+    """The fields of `Settings`, with its defaults."""
+    defaults = Settings()
+    parser.add_argument(
+        "--image-size",
+        type=_positive,
+        default=defaults.image_size,
+        metavar="PX",
+        help="side of the square that images and masks are resized to (224)",
+    )
+    parser.add_argument(
+        "--padim-dims",
+        type=_positive,
+        metavar="D",
+        help="feature channels PaDiM keeps (550 of 1792 or more, 100 of fewer)",
+    )
+    parser.add_argument(
+        "--padim-covariance",
+        choices=COVARIANCES,
+        default=defaults.padim_covariance,
+        help="full as in the paper; ledoit-wolf shrinks it, for few images; diagonal needs little memory",
+    )
+    parser.add_argument(
+        "--coreset-ratio",
+        type=_ratio,
+        default=defaults.coreset_ratio,
+        metavar="R",
+        help="part of the training patches that PatchCore keeps (0.1)",
+    )
+    parser.add_argument(
+        "--patchcore-reweight",
+        action="store_true",
+        help="weight PatchCore's image scores by the paper's equation 7, which its authors' code leaves out",
+    )
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)})
 
 
 def _report_parser() -> argparse.ArgumentParser:
@@ -169,6 +209,20 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
     parser.add_argument("--baseline", required=True, metavar="W", help="the weights to compare with")
     return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _ratio(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
+    return value
 
 
 if __name__ == "__main__":
