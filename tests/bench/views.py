@@ -1,0 +1,73 @@
+"""Views per second and core: our pipeline against lightly's SimSiam transform, on the same photographs.
+
+    python -m tests.bench.views --data photos/ --size 64        # needs: pip install lightly
+
+Both decode every image and make its two strong views on one thread, in turn, in one process. Ours also
+makes the SPD views where --spd is not 0; each view counts.
+"""
+
+import argparse
+import io
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from train.config import DataConfig, SimSiam, SpdConfig
+from train.data import Crops
+from train.sources import open_images
+from train.views import ViewMaker
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="a folder of photographs or shards")
+    parser.add_argument("--size", type=int, default=64, help="pixels")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--spd", type=float, default=0.0)
+    args = parser.parse_args()
+    try:
+        from lightly.transforms import SimSiamTransform
+    except ImportError:
+        raise SystemExit("lightly is not installed: pip install lightly") from None
+
+    torch.set_num_threads(1)
+    config = SimSiam(
+        data=DataConfig(train=args.data, image_size=args.size), spd=SpdConfig(weight=args.spd), out=Path("unused")
+    )
+    images = open_images(args.data)
+    crops, make_views = Crops(images, config), ViewMaker(config, (0.5,) * 3, (0.2,) * 3, torch.device("cpu"))
+    theirs = SimSiamTransform(input_size=args.size)
+
+    def ours(first: int) -> int:
+        views = make_views(crops.__getitems__([(0, first + i) for i in range(args.batch)]))
+        return sum(len(view) for view in views.values())
+
+    def lightly(first: int) -> int:
+        batch = images[first : first + args.batch]["image"]
+        return sum(len(theirs(_decode(item))) for item in batch)
+
+    def rate(make: object, first: int) -> float:
+        start = time.process_time()
+        return make(first) / (time.process_time() - start)
+
+    ours(0), lightly(0)
+    ratios = []
+    for i in range(args.rounds):
+        a, b = rate(ours, i * args.batch), rate(lightly, i * args.batch)
+        ratios.append(a / b)
+        print(f"ours {a:.0f} views/s, lightly {b:.0f} views/s, {ratios[-1]:.2f}")
+    print(f"ours / lightly: median {statistics.median(ratios):.2f} at {args.size} px, CPU seconds of one thread")
+
+
+def _decode(item: dict) -> Image.Image:
+    source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
+    return Image.open(source).convert("RGB")
+
+
+if __name__ == "__main__":
+    main()
