@@ -3,19 +3,31 @@
 import csv
 import hashlib
 import os
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from eval.images import open_image
 from spd_weights.errors import SpdError
+from spd_weights.files import sha256
 
 VISA_OBJECTS = (
     "candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1",
     "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum",
 )  # fmt: skip
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _COLUMNS = ("object", "split", "label", "image", "mask")
+# The split files as published: github.com/amazon-science/spot-diff, split_csv/ at commit 2a692ab.
+_OFFICIAL_SPLITS = {
+    "1cls": "a48557e6033318cb90556f706196bc9d247a776a23ea51aecee5a80dd0332995",
+    "2cls_highshot": "c3331eede15f2da8a75b380d4fbfb24f75ee036ec9a25147eca898da6e972f09",
+    "2cls_fewshot": "5ca490e84cd7664f9d93ba3d82399d991edb5a6cbcc41359452ad7ec24be354d",
+}
+# k images of either class are drawn from the training part of the few-shot split.
+_SPLIT_OF = {"2cls_5shot": "2cls_fewshot", "2cls_10shot": "2cls_fewshot"}
 _LOOKED_FOR = (
     "VisA: <object>/Data/Images/Normal with split_csv/ beside the objects; "
     "MVTec: <category>/train/good with <category>/test"
@@ -41,6 +53,7 @@ class Category:
     folder: Path
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
+    split: str = "own"  # "official" where the split file is, byte for byte, one of VisA's
 
     @property
     def has_masks(self) -> bool:
@@ -71,7 +84,9 @@ def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> li
     Args:
         root: One category, a folder of categories, or a folder of data sets of categories. Other folders
             in it, and files that are no images, are ignored.
-        protocol: The split to use, VisA's `split_csv/<protocol>.csv`. MVTec's layout is its own split.
+        protocol: The split to use: VisA's `split_csv/<protocol>.csv`, and for `2cls_5shot` and `2cls_10shot`
+            that of `2cls_fewshot`, whose training images `draw_shots` chooses from. MVTec's layout is its
+            own 1-class split.
         wanted: Names of categories (`tile`, or `magnetic_tile/tile` where that is not unique); empty for
             all of them.
 
@@ -131,15 +146,43 @@ def _load(source: _Source, protocol: str) -> Category:
     if source.layout == "visa":
         train, test = _visa_split(source, protocol)
     else:
+        if protocol != "1cls":
+            raise SpdError(f"{source.folder}: MVTec's layout has no {protocol} split; use 1cls, or VisA's layout")
         train, test = _mvtec_split(source)
     _check_unique(source, train, test)
     _check_masks(source, [*train, *test])
-    return Category(source.dataset, source.name, source.folder, tuple(train), tuple(test))
+    table = _split_file(source, protocol)
+    official = source.layout == "visa" and sha256(table) == _OFFICIAL_SPLITS.get(table.stem)
+    split = "official" if official else "own"
+    return Category(source.dataset, source.name, source.folder, tuple(train), tuple(test), split)
+
+
+def draw_shots(category: Category, shots: int, seed: int) -> Category:
+    """Keep `shots` normal and as many anomalous training images; the test images stay.
+
+    A function of (seed, category) alone, and the first shots of a larger draw: the authors published neither
+    their draws nor their seeds, so these are ours.
+
+    Raises:
+        SpdError: A class has fewer training images.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(category.name.encode())])
+    drawn: list[Sample] = []
+    for anomalous in (False, True):
+        pool = sorted((s for s in category.train if s.anomalous == anomalous), key=lambda s: s.image.as_posix())
+        if len(pool) < shots:
+            kind = "anomalous" if anomalous else "normal"
+            raise SpdError(f"{category.folder}: {len(pool)} {kind} training images, {shots} are to be drawn")
+        drawn += [pool[index] for index in rng.permutation(len(pool))[:shots]]
+    return replace(category, train=tuple(drawn))
+
+
+def _split_file(source: _Source, protocol: str) -> Path:
+    return source.folder.parent / "split_csv" / f"{_SPLIT_OF.get(protocol, protocol)}.csv"
 
 
 def _visa_split(source: _Source, protocol: str) -> tuple[list[Sample], list[Sample]]:
-    root = source.folder.parent
-    table = root / "split_csv" / f"{protocol}.csv"
+    root, table = source.folder.parent, _split_file(source, protocol)
     if not table.is_file():
         raise SpdError(
             f"{table}: missing; VisA's splits come with its archive and with github.com/amazon-science/spot-diff"
@@ -195,7 +238,7 @@ def _mvtec_split(source: _Source) -> tuple[list[Sample], list[Sample]]:
 
 def _images(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
             yield path
 
 

@@ -137,6 +137,8 @@ class Results:
             "layers": extractor.layers,
             "device": extractor.device.type,
         }
+        splits = self._content["config"].setdefault("split", {})
+        splits[f"{category.dataset}/{category.name} {run.protocol}"] = category.split
         self._write()
 
     def _write(self) -> None:

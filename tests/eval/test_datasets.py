@@ -2,10 +2,11 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
-from eval.datasets import load_categories
+from eval.datasets import draw_shots, load_categories
 from eval.images import read_image, read_mask
 from eval.protocols import check, read_masks
 from spd_weights.errors import SpdError
@@ -61,21 +62,76 @@ def test_training_images_come_from_the_train_split_alone(tmp_path):
     assert not {s.image for s in tile.train} & {s.image for s in tile.test}
 
 
-@pytest.mark.skipif(not (SHARED / "visa_splits").is_dir(), reason="VisA's split files are not here")
-def test_published_split_is_read_as_published(tmp_path):
-    shutil.copytree(SHARED / "visa_splits", tmp_path / "split_csv")
-    for row in read_split(tmp_path):
-        if row[0] == "pcb3":
-            for path in filter(None, row[3:]):
-                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / path).touch()
-    for row in read_split(tmp_path):
-        if row[0] == "pcb3" and row[2] == "anomaly":
-            save(mask(), tmp_path / row[4])
-            shutil.copy(tmp_path / row[4], tmp_path / row[3])
-    category = load_categories(tmp_path, "1cls")[0]
-    anomalies = sum(sample.anomalous for sample in category.test)
-    assert (len(category.train), len(category.test) - anomalies, anomalies) == (905, 101, 100)
+# Normal and anomalous images of training and test, as the authors' files have them.
+PUBLISHED = {
+    "1cls": {"candle": (900, 0, 100, 100), "capsules": (542, 0, 60, 100), "pcb3": (905, 0, 101, 100)},
+    "2cls_highshot": {"candle": (600, 60, 400, 40), "chewinggum": (302, 60, 201, 40), "pcb3": (604, 60, 402, 40)},
+    "2cls_fewshot": {"candle": (200, 20, 800, 80), "pcb2": (200, 20, 801, 80), "pcb4": (201, 20, 804, 80)},
+}
+TOTALS = {
+    "1cls": (8659, 0, 962, 1200),
+    "2cls_highshot": (5773, 720, 3848, 480),
+    "2cls_fewshot": (1924, 240, 7697, 960),
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """VisA's official splits over a tree in which every file is the same small picture."""
+    if not (SHARED / "visa_splits").is_dir():
+        pytest.skip("VisA's split files are not here")
+    root = tmp_path_factory.mktemp("visa")
+    shutil.copytree(SHARED / "visa_splits", root / "split_csv")
+    picture = save(mask(), root / "picture.png")
+    for row in read_split(root):
+        for path in filter(None, row[3:]):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(picture, root / path)
+    return root
+
+
+def counts(category):
+    parts = [category.train, category.test]
+    return tuple(sum(s.anomalous == wanted for s in part) for part in parts for wanted in (False, True))
+
+
+@pytest.mark.parametrize("protocol", PUBLISHED)
+def test_published_splits_are_read_as_published(published, protocol):
+    categories = load_categories(published, protocol)
+    assert len(categories) == 12
+    assert {c.split for c in categories} == {"official"}
+    found = {c.name: counts(c) for c in categories}
+    assert {name: found[name] for name in PUBLISHED[protocol]} == PUBLISHED[protocol]
+    assert tuple(map(sum, zip(*found.values(), strict=True))) == TOTALS[protocol]
+    assert all(s.mask for c in categories for s in (*c.train, *c.test) if s.anomalous)
+
+
+def test_split_of_ones_own_is_not_called_official(tmp_path):
+    assert {c.split for c in load_categories(visa_tree(tmp_path), "1cls")} == {"own"}
+
+
+def test_shots_are_a_function_of_seed_and_object_and_nested(published):
+    category, other = load_categories(published, "2cls_5shot", ["candle", "pcb1"])
+    assert {s.image for s in category.train} == {
+        s.image for s in load_categories(published, "2cls_fewshot", ["candle"])[0].train
+    }
+    five, ten = draw_shots(category, 5, 0), draw_shots(category, 10, 0)
+    assert counts(five) == (5, 5, 800, 80)
+    assert set(five.train) < set(ten.train) < set(category.train)
+    assert draw_shots(replace(category, train=category.train[::-1]), 5, 0) == five
+    assert draw_shots(category, 5, 1).train != five.train
+    assert [s.image.name for s in draw_shots(other, 5, 0).train] != [s.image.name for s in five.train]
+    assert five.test == category.test
+
+
+def test_too_few_to_draw_from(tmp_path):
+    category = load_categories(visa_tree(tmp_path), "1cls", ["pcb1"])[0]
+    refusal(lambda: draw_shots(category, 5, 0), "pcb1", "0 anomalous training images, 5")
+
+
+def test_mvtec_layout_has_one_protocol(tmp_path):
+    folder = mvtec_category(tmp_path / "tile")
+    refusal(lambda: load_categories(folder, "2cls_highshot"), folder, "no 2cls_highshot split")
 
 
 def test_missing_empty_and_unknown_folders(tmp_path):
