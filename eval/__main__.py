@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -11,8 +11,8 @@ from rich.console import Console
 from eval.compare import write_comparison
 from eval.download import ARCHIVES, URL_VARIABLE, download
 from eval.evaluate import Request, evaluate
-from eval.methods import Settings
-from eval.padim import COVARIANCES
+from eval.inspection_commands import fit_command, predict_command
+from eval.options import add_settings, positive, settings_of
 from eval.protocols import PROTOCOLS
 from eval.report import write_report
 from eval.results import read_results
@@ -41,6 +41,10 @@ examples:
   python -m eval report runs/compare
         render the tables and report.html again from results.json, without the data
 
+  python -m eval fit --weights runs/spd --data my_parts --category screw --method patchcore --save screw.safetensors
+  python -m eval predict screw.safetensors photos/ --out runs/screw
+        a detector to keep and use: scores and heat maps of any photographs
+
 weights are a timm model name, hf-hub:<owner>/<repo>, local-dir:<folder>, a run's folder or its export/,
 or random:<timm model> for an untrained network (a floor to compare with).
 """
@@ -56,6 +60,10 @@ def main(argv: list[str] | None = None) -> int:
             _compare(_compare_parser().parse_args(argv[1:]))
         elif argv[:1] == ["download"]:
             _download(_download_parser().parse_args(argv[1:]))
+        elif argv[:1] == ["fit"]:
+            fit_command(argv[1:])
+        elif argv[:1] == ["predict"]:
+            predict_command(argv[1:])
         else:
             request = _request(argv)
             evaluate(request)
@@ -108,8 +116,8 @@ def _request(argv: list[str]) -> Request:
     parser.add_argument(
         "--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these; default all"
     )
-    parser.add_argument("--seeds", type=_positive, default=1, metavar="N", help="repetitions (1)")
-    _add_method_options(parser)
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="repetitions (1)")
+    add_settings(parser)
     parser.add_argument(
         "--metrics",
         choices=("exact", "spot-diff"),
@@ -133,50 +141,10 @@ def _request(argv: list[str]) -> Request:
         methods=given.method,
         categories=given.category,
         seeds=given.seeds,
-        settings=_settings(given),
+        settings=settings_of(given),
         save_maps=given.save_maps,
         workers=max(0, given.workers),
     )
-
-
-def _add_method_options(parser: argparse.ArgumentParser) -> None:
-    """The fields of `Settings`, with its defaults."""
-    defaults = Settings()
-    parser.add_argument(
-        "--image-size",
-        type=_positive,
-        default=defaults.image_size,
-        metavar="PX",
-        help="side of the square that images and masks are resized to (224)",
-    )
-    parser.add_argument(
-        "--padim-dims",
-        type=_positive,
-        metavar="D",
-        help="feature channels PaDiM keeps (550 of 1792 or more, 100 of fewer)",
-    )
-    parser.add_argument(
-        "--padim-covariance",
-        choices=COVARIANCES,
-        default=defaults.padim_covariance,
-        help="full as in the paper; ledoit-wolf shrinks it, for few images; diagonal needs little memory",
-    )
-    parser.add_argument(
-        "--coreset-ratio",
-        type=_ratio,
-        default=defaults.coreset_ratio,
-        metavar="R",
-        help="part of the training patches that PatchCore keeps (0.1)",
-    )
-    parser.add_argument(
-        "--patchcore-reweight",
-        action="store_true",
-        help="weight PatchCore's image scores by the paper's equation 7, which its authors' code leaves out",
-    )
-
-
-def _settings(given: argparse.Namespace) -> Settings:
-    return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings)})
 
 
 def _report_parser() -> argparse.ArgumentParser:
@@ -209,20 +177,6 @@ def _compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
     parser.add_argument("--baseline", required=True, metavar="W", help="the weights to compare with")
     return parser
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
-
-
-def _ratio(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
-    return value
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray | None) -> t
     photo = np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
     pictures = {"photo": photo}
     if heat is not None:
-        pictures["heat"] = _coloured(photo, heat, size)
+        pictures["heat"] = coloured(photo, heat, size)
     for name, picture in pictures.items():
         if sample.mask:
             picture = _outlined(picture, read_mask(sample.mask, _LONG_SIDE), size)
@@ -103,7 +103,17 @@ def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray | None) -> t
     return size
 
 
-def _coloured(photo: np.ndarray, heat: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+def coloured(photo: np.ndarray, heat: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Lay a heat map over a photograph.
+
+    Args:
+        photo: RGB in [0, 255], [height, width, 3].
+        heat: In [0, 1], [S, S].
+        size: (width, height).
+
+    Returns:
+        RGB in [0, 255], floating, [height, width, 3].
+    """
     heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
     at = heat * (len(_COLOURS) - 1)
     colours = np.stack([np.interp(at, np.arange(len(_COLOURS)), c) for c in _COLOURS.T], axis=-1)

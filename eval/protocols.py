@@ -84,8 +84,21 @@ def check(category: Category, protocol: str) -> None:
     """Refuse a split on which the protocol's numbers would mean nothing.
 
     Raises:
-        SpdError: Nothing to train on, anomalies among a 1-class training set, or a test set without
-            anomalies or without normal images.
+        SpdError: As `check_training`, or a test set without anomalies or without normal images.
+    """
+    check_training(category, protocol)
+    where = f"{category.folder}: {category.name}"
+    if not any(sample.anomalous for sample in category.test):
+        raise SpdError(f"{where} has no test anomaly, so nothing can be measured; add some or leave it out")
+    if all(sample.anomalous for sample in category.test):
+        raise SpdError(f"{where} has no normal test image, so nothing can be measured; add some or leave it out")
+
+
+def check_training(category: Category, protocol: str) -> None:
+    """Refuse a split from which nothing can be learned.
+
+    Raises:
+        SpdError: Nothing to train on, or anomalies among a 1-class training set.
     """
     where = f"{category.folder}: {category.name}"
     if not category.train:
@@ -93,10 +106,6 @@ def check(category: Category, protocol: str) -> None:
     if protocol == "1cls" and any(sample.anomalous for sample in category.train):
         first = next(sample for sample in category.train if sample.anomalous)
         raise SpdError(f"{where} has the anomaly {first.image} in its 1-class training split; correct the split")
-    if not any(sample.anomalous for sample in category.test):
-        raise SpdError(f"{where} has no test anomaly, so nothing can be measured; add some or leave it out")
-    if all(sample.anomalous for sample in category.test):
-        raise SpdError(f"{where} has no normal test image, so nothing can be measured; add some or leave it out")
 
 
 def read_masks(category: Category, image_size: int) -> np.ndarray | None:
@@ -144,23 +153,23 @@ def one_class(
     fits = _fits(runs, settings, len(category.train))
     started = time.perf_counter()
     try:
-        for _, maps in _features(category.train, "train", extractor, settings, workers, progress):
+        for _, maps in feature_maps(category.train, "train", extractor, settings.image_size, workers, progress):
             _update(fits, extractor, maps)
         for fit in fits.values():
             with fit.timed():
                 fit.detector.fit()
-        for done, maps in _features(category.test, "test", extractor, settings, workers, progress):
+        for done, maps in feature_maps(category.test, "test", extractor, settings.image_size, workers, progress):
             for fit in fits.values():
                 with fit.timed():
                     fit.score(extractor.select(maps, fit.reductions), done, len(category.test))
     except torch.linalg.LinAlgError as error:
-        raise _not_finite(extractor, category) from error
+        raise not_finite(extractor, category) from error
     shared = time.perf_counter() - started - sum(fit.seconds for fit in fits.values())
     predictions = {
         run: Prediction(np.concatenate(fit.scores), fit.maps, shared + fit.seconds) for run, fit in fits.items()
     }
     if not all(np.isfinite(p.scores if p.maps is None else p.maps).all() for p in predictions.values()):
-        raise _not_finite(extractor, category)
+        raise not_finite(extractor, category)
     return predictions
 
 
@@ -181,23 +190,24 @@ def _update(fits: dict[Run, _Fit], extractor: Extractor, maps: list[Tensor]) -> 
             fit.detector.update(chosen[fit.reductions])
 
 
-def _features(
+def feature_maps(
     samples: Sequence[Sample],
     stage: str,
     extractor: Extractor,
-    settings: Settings,
+    image_size: int,
     workers: int,
     progress: Progress,
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Feature maps batch by batch, with the number of images before them."""
     done = 0
-    for images in batches([sample.image for sample in samples], settings.image_size, extractor.batch_size, workers):
+    for images in batches([sample.image for sample in samples], image_size, extractor.batch_size, workers):
         yield done, extractor(images)
         done += len(images)
         progress(stage, done, len(samples))
 
 
-def _not_finite(extractor: Extractor, category: Category) -> SpdError:
+def not_finite(extractor: Extractor, category: Category) -> SpdError:
+    """The error to raise for features that hold NaN or infinity."""
     return SpdError(
         f"weights {extractor.weights!r} give features of {category.name} that are not finite; "
         "the training run has probably diverged"

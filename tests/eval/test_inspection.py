@@ -1,0 +1,156 @@
+"""A detector that is fitted, kept in a file, and used on photographs."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from eval.__main__ import main
+from eval.evaluate import Request, evaluate
+from eval.inspection import fit, predict
+from eval.methods import METHODS, Settings
+from spd_weights.errors import SpdError
+from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export
+
+SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A category and weights that no test changes."""
+    root = tmp_path_factory.mktemp("inspection")
+    mvtec_category(root / "set" / "tile")
+    tiny_export(root / "run" / "export")
+    return root
+
+
+def fitted(place, folder, method="padim", weights=None):
+    file = folder / f"{method}.safetensors"
+    fit(weights or str(place / "run"), place / "set", "tile", method, SETTINGS, 0, 0, file)
+    return file
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_are_the_evaluations(place, tmp_path, method):
+    weights = str(place / "run")
+    evaluate(
+        Request(
+            [weights], place / "set", tmp_path / "out", methods=[method], settings=SETTINGS, save_maps=True, workers=0
+        )
+    )
+    saved = np.load(next((tmp_path / "out").rglob("maps.npz")), allow_pickle=False)
+    photos = [place / "set" / "tile" / name for name in saved["images"]]
+    content = predict(fitted(place, tmp_path, method), photos, tmp_path / "used")
+    np.testing.assert_allclose([row["score"] for row in content["images"]], saved["scores"], rtol=1e-4)
+    assert json.loads((tmp_path / "used" / "scores.json").read_text()) == json.loads(json.dumps(content))
+    pictures = sorted((tmp_path / "used").glob("*-heat.png"))
+    assert len(pictures) == (8 if method in ("padim", "patchcore") else 0)
+    assert content["seconds_per_image"] > 0
+    assert content["peak_memory_mib"] > 10
+
+
+def test_heat_is_brightest_on_the_defect_at_the_photographs_shape(place, tmp_path):
+    content = predict(fitted(place, tmp_path), [place / "set" / "tile" / "test" / "spot" / "000.png"], tmp_path / "out")
+    picture = np.asarray(Image.open(tmp_path / "out" / content["images"][0]["heat"])).astype(float)
+    assert picture.shape == (SIZE[1], SIZE[0], 3)
+    warm = picture[..., 0] - picture[..., 2] / 2
+    y, x = np.unravel_index(warm.argmax(), warm.shape)
+    left, right, top, bottom = DEFECT
+    assert left - 3 < x < right + 3
+    assert top - 3 < y < bottom + 3
+
+
+def test_threshold_hint_is_the_highest_training_score(place, tmp_path):
+    file = fitted(place, tmp_path, "knn")
+    train = predict(file, [place / "set" / "tile" / "train" / "good"], tmp_path / "train")
+    assert max(row["score"] for row in train["images"]) == pytest.approx(train["detector"]["threshold_hint"], rel=1e-4)
+    test = predict(file, [place / "set" / "tile" / "test" / "spot"], tmp_path / "test")
+    assert all(row["above_hint"] for row in test["images"])
+
+
+def test_photographs_of_one_name_keep_their_own_heat_maps(place, tmp_path):
+    folder = place / "set" / "tile" / "test"
+    content = predict(fitted(place, tmp_path), [folder / "spot", folder / "good"], tmp_path / "out")
+    names = [row["heat"] for row in content["images"]]
+    assert len(set(names)) == 8
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == set(names)
+
+
+def test_unreadable_photograph_is_named_and_the_others_are_kept(place, tmp_path, capsys):
+    good = place / "set" / "tile" / "test" / "spot" / "000.png"
+    text = tmp_path / "notes.png"
+    text.write_text("no picture")
+    file = fitted(place, tmp_path)
+    assert main(["predict", str(file), str(text), str(good), "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: 1 of 2 images")
+    assert "notes.png: not a readable image" in printed.err
+    assert "ms an image" in printed.out
+    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["images"]
+    assert rows[0]["score"] is None
+    assert rows[1]["score"] > 0
+
+
+def test_missing_photograph_and_empty_folder(place, tmp_path):
+    file = fitted(place, tmp_path)
+    with pytest.raises(SpdError, match=r"gone\.png: no such photograph"):
+        predict(file, [tmp_path / "gone.png"], tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SpdError, match="no photograph"):
+        predict(file, [tmp_path / "empty"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_detector(place, tmp_path):
+    photo = place / "set" / "tile" / "test" / "spot" / "000.png"
+    file = fitted(place, tmp_path)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(file.read_bytes()[:-40])
+    for wrong, reason in (
+        (tmp_path / "none.safetensors", "no such file"),
+        (photo, "no detector"),
+        (cut, "damaged"),
+        (place / "run" / "export" / "model.safetensors", "no detector of this version"),
+    ):
+        with pytest.raises(SpdError, match=reason) as caught:
+            predict(wrong, [photo], tmp_path / "out")
+        assert str(wrong) in str(caught.value)
+
+
+def test_changed_backbone_is_refused_and_a_moved_one_found(place, tmp_path):
+    photo = place / "set" / "tile" / "test" / "spot" / "000.png"
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    file = fitted(place, tmp_path, weights=str(run))
+    expected = predict(file, [photo], tmp_path / "out")["images"][0]["score"]
+    shutil.rmtree(run)
+    tiny_export(run / "export", seed=1)
+    with pytest.raises(SpdError, match="not those") as caught:
+        predict(file, [photo], tmp_path / "out")
+    assert "--weights" in str(caught.value)
+    moved = predict(file, [photo], tmp_path / "out", weights=str(place / "run"))
+    assert moved["images"][0]["score"] == expected
+
+
+def test_file_holds_tensors_and_plain_text_only(place, tmp_path):
+    file = fitted(place, tmp_path, "patchcore")
+    assert load_file(file).keys() == {"bank"}
+    save_file(
+        {"bank": torch.zeros(1, 2)}, tmp_path / "other.safetensors", metadata={"anomaly_detector": '{"schema": 9}'}
+    )
+    with pytest.raises(SpdError, match="no detector of this version"):
+        predict(tmp_path / "other.safetensors", [place / "set" / "tile" / "test" / "good"], tmp_path / "out")
+
+
+def test_fit_command_and_its_mistakes(place, tmp_path, capsys):
+    command = ["fit", "--weights", "random:test_resnet", "--data", str(place / "set"), "--image-size", "64"]
+    file = tmp_path / "deep" / "knn.safetensors"
+    assert main([*command, "--category", "tile", "--method", "knn", "--save", str(file), "--workers", "0"]) == 0
+    assert "threshold hint" in capsys.readouterr().out
+    assert file.is_file()
+    assert main([*command, "--category", "screw", "--save", str(file)]) == 2
+    assert "screw" in capsys.readouterr().err
