@@ -12,6 +12,7 @@ from eval.compare import COMPARISON, compare
 from eval.html_tables import comparison_table, published_table, results_table
 from eval.results import CELL, cell_folder, read_results
 from eval.tables import Table, short_names, tables
+from eval.text_tables import write_tables
 from spd_weights.files import read_json, write_text
 
 _HERE = Path(__file__).parent
@@ -25,7 +26,7 @@ _HOW = (
 
 
 def write_report(folder: Path) -> Path:
-    """Render `folder`/report.html from `folder`/results.json and the cells' figures.
+    """Render `folder`/report.html, tables.md and tables.tex from `folder`/results.json and the cells' figures.
 
     Returns:
         The path of the page.
@@ -52,6 +53,7 @@ def write_report(folder: Path) -> Path:
         body="\n".join(parts),
     )
     write_text(folder / "report.html", page)
+    write_tables(folder, results["rows"], comparisons)
     return folder / "report.html"
 
 

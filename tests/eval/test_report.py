@@ -92,6 +92,23 @@ def test_page_and_terminal_show_every_value(measured):
     assert "the category has no masks" in printed
 
 
+def test_markdown_and_latex_hold_every_value(measured):
+    write_report(measured)
+    markdown, latex = ((measured / f"tables.{kind}").read_text() for kind in ("md", "tex"))
+    rows = [line.strip("| ").split(" | ") for line in markdown.splitlines() if line.startswith("| tile")]
+    typeset = [line.rstrip("\\ ").split(" & ") for line in latex.splitlines() if line.startswith("tile")]
+    (table,) = tables(read_results(measured)["rows"])
+    for found, sign in ((rows, "±"), (typeset, r"$\pm$")):
+        assert [len(row) for row in found] == [2 + len(table.metrics)] * 2
+        for row, weights in zip(found, table.weights, strict=True):
+            expected = [str(table.values["tile", weights, metric]).replace("±", sign) for metric in table.metrics]
+            assert row[2:] == expected
+    assert r"random:test\_resnet" in latex
+    assert "random:test_resnet" not in latex
+    assert "the category has no masks" in markdown
+    assert "the category has no masks" in latex
+
+
 def test_values_are_means_over_seeds_and_common_categories():
     def row(weights, category, metric, seed, value):
         key = {"dataset": "d", "protocol": "1cls", "method": "padim"}
@@ -110,6 +127,7 @@ def test_values_are_means_over_seeds_and_common_categories():
     assert str(table.values["y", "b", "image_auroc"]) == "–"
     assert table.mean("a", "image_auroc").mean == pytest.approx(50)  # y counts for neither, as b lacks it
     assert table.mean("b", "image_auroc").mean == pytest.approx(80)
+    assert str(table.mean("a", "image_auroc")) == "50.0 ±14.1"  # over the seeds that all its categories have
     assert table.mean("a", "pixel_auroc").mean is None
 
 
