@@ -16,7 +16,7 @@ from train.config import Config, recipe_name
 from train.data import Batch, Crops, make_loader
 from train.monitors import Bar, MetricsLog, feature_std, to_floats
 from train.optim import set_learning_rate
-from train.record import export_run
+from train.record import export_run, finished_export
 from train.setup import Run, begin
 from train.validate import open_validation, validate
 from train.views import ViewMaker
@@ -35,9 +35,9 @@ def pretrain(config: Config) -> Path:
         SpdError: something is not usable (see `begin`), too many images are unreadable, or the loss is
             no longer a number.
     """
+    if (export := finished_export(config)) and config.resume == "auto":
+        return export
     run = begin(config)
-    if run.start >= run.steps and (config.out / "export").is_dir():
-        return config.out / "export"
     accelerator, optimizer = run.accelerator, run.optimizer
     make_views = ViewMaker(config, run.mean, run.std, accelerator.device)
     loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)

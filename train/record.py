@@ -1,5 +1,6 @@
 """What a finished run leaves for others: the export, and training.json that says how it came about."""
 
+import json
 import shlex
 import sys
 from datetime import datetime, timezone
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from spd_weights.environment import environment
-from spd_weights.export import export_backbone
-from train.config import recipe_name, to_json
+from spd_weights.export import TRAINING, export_backbone
+from spd_weights.files import read_json
+from train.config import Config, recipe_name, to_json
 from train.setup import Run
 
 
@@ -24,10 +26,7 @@ def export_run(run: Run) -> Path:
 def training_record(run: Run) -> dict[str, Any]:
     """The facts of a run, JSON-ready; paths of this machine are reduced to names."""
     config, steps = run.config, run.steps
-    settings = to_json(config)
     name = data_name(config.data.train)
-    settings["data"] = {**vars(config.data), "train": name}
-    settings["out"] = config.out.name
     return {
         "schema": 1,
         "architecture": config.model.arch,
@@ -44,7 +43,7 @@ def training_record(run: Run) -> dict[str, Any]:
             "unreadable": len(run.progress["bad"]),
             "licence": None,
         },
-        "config": settings,
+        "config": public_settings(config),
         "seed": config.seed,
         "steps": steps,
         "epochs": steps / run.schedule.steps_per_epoch,
@@ -60,6 +59,24 @@ def training_record(run: Run) -> dict[str, Any]:
         "command": "python -m train " + shlex.join(_public(argument) for argument in sys.argv[1:]),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def public_settings(config: Config) -> dict[str, Any]:
+    """The resolved configuration, JSON-ready; paths of this machine are reduced to names."""
+    settings = to_json(config)
+    settings["out"] = config.out.name
+    for group, option in (("data", "train"), ("data", "val"), ("model", "init")):
+        if value := settings[group][option]:
+            settings[group][option] = data_name(value)
+    return json.loads(json.dumps(settings))
+
+
+def finished_export(config: Config) -> Path | None:
+    """The export of this very run, if it has come to its end before."""
+    record = config.out / "export" / TRAINING
+    if record.is_file() and read_json(record).get("config") == public_settings(config):
+        return config.out / "export"
+    return None
 
 
 def data_name(source: str) -> str:

@@ -82,6 +82,12 @@ def test_a_run_writes_what_is_promised(finished: Path):
     assert str(finished) not in json.dumps(record)  # nothing about this machine is published
 
 
+def test_a_finished_run_is_left_as_it_is(finished: Path, photos: Path):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert pretrain(small_config(photos, finished)) == finished / "export"
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
 def test_the_export_is_the_trained_backbone(finished: Path):
     model = create_model(f"local-dir:{finished / 'export'}")
     checkpoint = load_file(finished / "checkpoints" / "step-00000006" / "model.safetensors")
@@ -291,7 +297,7 @@ def test_changed_data_is_noticed_on_resume(tmp_path: Path):
     pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=1)))
     write_photos(tmp_path / "photos" / "more", 1)
     with pytest.raises(SpdError, match="has 17 images, 16 when the run"):
-        pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=1)))
+        pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=2)))
 
 
 def test_a_loss_that_is_no_number_stops_the_run(photos: Path, tmp_path: Path):
