@@ -62,7 +62,7 @@ def comparison_table(comparisons: Sequence[Comparison], names: Mapping[str, str]
                 )
     baseline = escape(names[comparisons[0].baseline])
     return f"""<h3>Difference to {baseline}</h3>
-<div class="scroll" tabindex="0" role="region" aria-label="Difference to {baseline}"><table class="narrow">
+<div class="scroll narrow" tabindex="0" role="region" aria-label="Difference to {baseline}"><table>
 <thead><tr><th scope=col>metric</th><th scope=col>points</th><th scope=col>95 % interval</th>
 <th scope=col>verdict</th><th scope=col>categories</th></tr></thead>
 <tbody>{body}</tbody></table></div>{_remarks(comparison_notes(comparisons))}"""
@@ -119,18 +119,18 @@ def _published_table(
         for key, source in sources
     )
     return f"""<h3>Beside published numbers</h3>
-<div class="scroll" tabindex="0" role="region" aria-label="Published numbers"><table>
-<caption>Means over the 12 objects, for scale; settings differ, see the notes</caption>
+<p class="soft">Means over the 12 objects, for scale; settings differ, see the notes.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Published numbers"><table class="published">
 <thead><tr><th scope=col>backbone</th>{head}</tr></thead>
 <tbody>{body}</tbody><tfoot>{measured}</tfoot></table></div>{remarks}"""
 
 
 def _cell(value: Value, attributes: str, verdict: str | None = None) -> str:
     number, _, spread = str(value).partition(" ")
-    mark = f' <span class="{verdict}" title="{verdict}">{_MARKS[verdict]}</span>' if verdict in _MARKS else ""
+    mark = f'<span class="{verdict}" title="{verdict}">{_MARKS[verdict]}</span> ' if verdict in _MARKS else ""
     spread = f" <small>{spread}</small>" if spread else ""
     hint = f' title="{escape(value.reason)}"' if value.reason else ""
-    return f"<td{attributes}{hint}>{number}{spread}{mark}</td>"
+    return f"<td{attributes}{hint}>{mark}{number}{spread}</td>"
 
 
 def _first(weights: str, table: Table) -> str:

@@ -19,7 +19,8 @@ _HERE = Path(__file__).parent
 _HOW = (
     "Images and masks are resized to one square ({image_size} px; bicubic with antialiasing, nearest for "
     "masks), nothing is cropped. Pixel metrics are computed at that size over all test images, normal ones "
-    "included. AP is average precision. AUPRO: 8-connected defect regions, false positive rate up to 0.3. "
+    "included. AP is average precision; the trapezoid under the same curve, which VisA's authors report, is in "
+    "results.json too. AUPRO: 8-connected defect regions, false positive rate up to 0.3. "
     "PaDiM: maps smoothed with a Gaussian of sigma 4 px, image score is the map's maximum. Means are over "
     "the categories in which every weight has the metric."
 )

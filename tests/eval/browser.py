@@ -85,7 +85,8 @@ class Browser:
             self("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode={"Tab": 9}[key])
 
     def screenshot(self, path: Path):
-        shot = self("Page.captureScreenshot", captureBeyondViewport=True)
+        clip = {**self("Page.getLayoutMetrics")["cssContentSize"], "x": 0, "y": 0, "scale": 1}
+        shot = self("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def close(self):

@@ -66,7 +66,7 @@ def test_only_decided_differences_are_marked(browser, page):
     marked = browser.value("[...document.querySelectorAll('tfoot .better, tfoot .worse')].map(e => e.textContent)")
     assert _MARKS["better"] in marked
     assert browser.value("document.querySelectorAll('.best, tbody td b, tbody td strong').length") == 0
-    decided = browser.value("document.querySelectorAll('table.narrow td.better, table.narrow td.worse').length")
+    decided = browser.value("document.querySelectorAll('.narrow td.better, .narrow td.worse').length")
     assert len(marked) <= decided
 
 
