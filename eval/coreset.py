@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-_ACTIVE = 4096  # points among which the next centres are looked for; more cost time a centre, fewer a pass
-_CHUNK = 8192  # rows updated at once: their distances to a round's centres fit the cache
+_ACTIVE = 2048  # points among which the next centres are looked for; more cost time a centre, fewer a pass
+_CHUNK = 1024  # rows updated at once: their distances to a round's centres fit the cache
 _ROUND = 1024  # centres at most between two passes over all points
 _ROUNDING = 1e-5  # bound of float32's error in a product of 128 to 2048 terms, relative to the norms
 
