@@ -1,0 +1,130 @@
+"""All methods of the 1-class protocol from one pass, in memory that does not grow with the test set."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eval.datasets import load_categories
+from eval.evaluate import Request, evaluate
+from eval.features import REDUCTIONS, Extractor
+from eval.methods import METHODS, Settings
+from eval.metrics import PIXEL_METRICS
+from eval.protocols import Run, one_class, repetitions
+from eval.results import read_results
+from tests.eval.helpers import ROOT, mvtec_category
+
+SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
+
+
+def quiet(stage, done, of):
+    pass
+
+
+@pytest.fixture(scope="module")
+def category(tmp_path_factory):
+    mvtec_category(tmp_path_factory.mktemp("data") / "set" / "tile")
+    return load_categories(tmp_path_factory.getbasetemp() / "data0" / "set", "1cls")[0]
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return Extractor("random:test_resnet", 64, REDUCTIONS)
+
+
+def test_together_as_alone_and_every_image_extracted_once(category, extractor):
+    seen = []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(extractor, name)
+
+        def __call__(self, images):
+            seen.append(len(images))
+            return extractor(images)
+
+    runs = repetitions("1cls", list(METHODS), 2)
+    together = one_class(category, Counting(), runs, SETTINGS, 0, quiet)
+    assert sum(seen) == len(category.train) + len(category.test)
+    assert list(together) == runs
+    for run in runs:
+        alone = one_class(category, extractor, [run], SETTINGS, 0, quiet)[run]
+        np.testing.assert_array_equal(together[run].scores, alone.scores)
+        if alone.maps is None:
+            assert run.method in ("gaussian", "knn")
+        else:
+            np.testing.assert_array_equal(together[run].maps, alone.maps)
+
+
+def test_methods_without_randomness_run_once():
+    runs = repetitions("1cls", list(METHODS), 3)
+    counts = {method: sum(run.method == method for run in runs) for method in METHODS}
+    assert counts == {"padim": 3, "patchcore": 3, "gaussian": 1, "knn": 1}
+
+
+def test_seeds_differ_where_there_is_chance(category, extractor):
+    runs = repetitions("1cls", ["padim", "patchcore"], 2)
+    found = one_class(category, extractor, runs, SETTINGS, 0, quiet)
+    for method in ("padim", "patchcore"):
+        first, second = (found[Run("1cls", method, seed)].scores for seed in (0, 1))
+        assert not np.array_equal(first, second)
+
+
+def test_every_method_finds_the_defect_and_says_why_it_has_no_map(category, tmp_path):
+    data = category.folder.parent
+    evaluate(Request(["random:test_resnet"], data, tmp_path, methods=list(METHODS), settings=SETTINGS, workers=0))
+    rows = read_results(tmp_path)["rows"]
+    for method in METHODS:
+        of_method = {row["metric"]: row for row in rows if row["method"] == method}
+        assert of_method["image_auroc"]["value"] == 1.0
+        for metric in PIXEL_METRICS:
+            if method in ("gaussian", "knn"):
+                assert of_method[metric]["value"] is None
+                assert "whole images" in of_method[metric]["reason"]
+        if method in ("padim", "patchcore"):
+            assert of_method["pixel_auroc"]["value"] > 0.9
+
+
+MEMORY = """
+import dataclasses, statistics, sys
+from pathlib import Path
+from eval.datasets import load_categories
+from eval.features import REDUCTIONS, Extractor
+from eval.methods import METHODS, Settings
+from eval.protocols import one_class, repetitions
+
+resident = []
+
+def note(stage, done, of):
+    if stage == "test":
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        resident.append(int(lines["RssAnon"].split()[0]) / 1024)
+
+category = load_categories(Path(sys.argv[1]), "1cls")[0]
+category = dataclasses.replace(category, test=category.test * 40)  # the maps of two methods: 62 MiB
+extractor = Extractor("random:test_resnet", 160, REDUCTIONS)
+settings = Settings(image_size=160, padim_dims=8, coreset_ratio=0.3)
+one_class(category, extractor, repetitions("1cls", list(METHODS), 1), settings, 0, note)
+quarter = len(resident) // 4
+print(statistics.median(resident[-quarter:]) - statistics.median(resident[quarter:2 * quarter]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_test_images(category, run_python):
+    done = run_python("-c", MEMORY, str(category.folder), PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 16  # MiB while 31 MiB of maps are made; the rest is the allocator's
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "levit_128s"])
+def test_every_stage_has_a_map(architecture):
+    size = 224 if architecture == "levit_128s" else 64
+    extractor = Extractor(f"random:{architecture}", size, REDUCTIONS)
+    maps = extractor(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    for method in METHODS.values():
+        chosen = extractor.select(maps, method.reductions)
+        assert 1 <= len(chosen) <= len(method.reductions)
+        assert len({id(m) for m in chosen}) == len(chosen)
+    assert extractor.select(maps, (32,))[0] is maps[-1]
