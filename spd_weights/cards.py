@@ -4,14 +4,14 @@ What a record does not hold is rendered as "not recorded", what was not evaluate
 """
 
 import re
-import statistics
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import resources
 from string import Template
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
+
+from spd_weights.results import model_index, summarise
 
 PAPER_ID = "arXiv:2207.14315"
 UNKNOWN = "not recorded"
@@ -73,16 +73,19 @@ def render(
         command=_known(training.get("command")),
         compute=_compute(training),
         final=_final(training),
-        results=_results(results, weights_sha256),
+        results=_results(summarise(results, weights_sha256)),
     )
-    return f"---\n{_metadata(training).to_yaml()}\n---\n{body}"
+    return f"---\n{_metadata(training, model_index(results, weights_sha256)).to_yaml()}\n---\n{body}"
 
 
-def _metadata(training: Mapping[str, Any]) -> ModelCardData:
+def _metadata(training: Mapping[str, Any], measured: list[EvalResult]) -> ModelCardData:
     name = str(_data(training).get("name") or "")
     base = str(training.get("init") or "")
     return ModelCardData(
         library_name="timm",
+        # The Hub's model-index, which needs a name; without a result there is none.
+        model_name=title(training) if measured else None,
+        eval_results=measured or None,
         pipeline_tag="image-feature-extraction",
         # "unknown" is the Hub's own identifier for a licence that nobody stated.
         license=training.get("licence") or "unknown",
@@ -162,37 +165,23 @@ def _final(training: Mapping[str, Any]) -> str:
     return f"| quantity | value |\n| --- | ---: |\n{rows}"
 
 
-def _results(results: Mapping[str, Any] | None, weights_sha256: str | None) -> str:
-    rows = [
-        row
-        for row in (results or {}).get("rows", [])
-        if weights_sha256 is None or row.get("weights_sha256") == weights_sha256
-    ]
-    if not rows:
+def _results(entries: list[dict[str, Any]]) -> str:
+    if not entries:
         return "Not measured."
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(str(row[key]) for key in ("dataset", "protocol", "method", "metric"))].append(row)
     lines = [
         "Mean over the categories, each the mean over its seeds. One by one: `results.json`.",
         "",
         "| data | protocol | method | metric | value | categories | seeds |",
         "| --- | --- | --- | --- | ---: | ---: | ---: |",
     ]
-    return "\n".join(lines + [f"| {' | '.join(key)} | {_mean(group)} |" for key, group in groups.items()])
-
-
-def _mean(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Cells value, categories, seeds. A category without a value leaves the mean unmeasured."""
-    values: dict[str, list[float]] = defaultdict(list)
-    seeds = set()
-    for row in rows:
-        if row["value"] is None:
-            return f"not measured: {row.get('reason') or 'no reason given'} ({row['category']}) | |"
-        values[row["category"]].append(row["value"])
-        seeds.add(row["seed"])
-    mean = statistics.fmean(statistics.fmean(of_category) for of_category in values.values())
-    return f"{mean:.4f} | {len(values)} | {len(seeds)}"
+    for entry in entries:
+        cells = [entry[key] for key in ("dataset", "protocol", "method", "metric")]
+        if entry["value"] is None:
+            lines.append(f"| {' | '.join(cells)} | not measured: {entry['reason']} | | |")
+        else:
+            value = f"{entry['value']:.4f} | {entry['categories']} | {entry['seeds']}"
+            lines.append(f"| {' | '.join(cells)} | {value} |")
+    return "\n".join(lines)
 
 
 def _data(training: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ entrypoint, so that one import registers both and a pair differs in its suffix a
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -21,12 +22,19 @@ Status = Literal["planned", "released", "bundled"]
 _NAME = re.compile(r"(?P<entrypoint>(?P<architecture>[a-z0-9_]+)_spd)\.(?P<tag>[a-z0-9_]+)")
 _METHODS = ("simsiam", "moco", "simclr", "supervised")
 _PIN_PATTERNS = {
-    "repo": r"[\w.-]+/[\w.-]+",
+    "repo": r"(?!.*\.\.)[\w-][\w.-]*/[\w-][\w.-]*",
     "revision": r"[0-9a-f]{40}",
-    "file": r".+\.safetensors",
+    "file": r"(?!/|.*(\.\./|\\|//|:))[^\0\n]+\.safetensors",
     "bytes": r"[1-9]\d*",
     "sha256": r"[0-9a-f]{64}",
 }
+_GOLDEN: dict[str, type | tuple[type, ...]] = {
+    "stage": str, "shape": list, "mean": (int, float), "norm": (int, float),
+}  # fmt: skip
+_RESULTS: dict[str, type | tuple[type, ...]] = {
+    "dataset": str, "protocol": str, "method": str, "metric": str, "value": (int, float), "categories": int,
+    "seeds": int,
+}  # fmt: skip
 _PINNED: dict[str, tuple[str, ...]] = {
     "planned": (),
     "released": ("repo", "revision", "file", "bytes", "sha256"),
@@ -51,6 +59,9 @@ class Row:
         file: Path in the repository, or relative to the catalog's folder where bundled.
         bytes: Size of the file.
         sha256: Digest of the file.
+        golden: What the backbone answers to a fixed picture, a stage an entry (`golden.measure`).
+        results: What was measured with it, a mean over categories an entry (`results.summarise`); null where
+            nothing was.
         licence: Of the weights, an identifier as the Hub spells it.
         counterpart: Name of the row trained without SPD, else null.
         description: One line.
@@ -68,6 +79,8 @@ class Row:
     file: str | None
     bytes: int | None
     sha256: str | None
+    golden: list[dict[str, Any]] | None
+    results: list[dict[str, Any]] | None
     licence: str | None
     counterpart: str | None
     description: str
@@ -197,7 +210,22 @@ def _problem(values: Any) -> str | None:
     for key, allowed in (("method", _METHODS), ("status", tuple(_PINNED))):
         if values[key] not in allowed:
             return f"{key} must be one of {', '.join(allowed)}, not {values[key]!r}"
+    for key, needs in (("golden", _GOLDEN), ("results", _RESULTS)):
+        if values[key] is not None and not _is_table(values[key], needs):
+            return f"{key} must be null or a list of objects with {', '.join(needs)}, its numbers finite"
+    if values["golden"] is not None and values["status"] == "planned":
+        return "golden must be null while the status is planned"
     return _pin_problem(values)
+
+
+def _is_table(value: Any, needs: Mapping[str, type | tuple[type, ...]]) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, Mapping)
+        and set(entry) == set(needs)
+        and all(isinstance(entry[key], kind) for key, kind in needs.items())
+        and all(math.isfinite(number) for number in entry.values() if isinstance(number, float))
+        for entry in value
+    )
 
 
 def _pin_problem(values: Mapping[str, Any]) -> str | None:

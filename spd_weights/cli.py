@@ -10,6 +10,8 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from spd_weights import cards, hub
 from spd_weights.catalog import catalog_path, find, load_catalog, put_row
+from spd_weights.convert import convert
+from spd_weights.doctor import examine
 from spd_weights.errors import SpdError
 from spd_weights.export import CARD, RESULTS, TRAINING, WEIGHTS
 from spd_weights.files import read_json, sha256, write_text
@@ -23,6 +25,9 @@ examples:
   spd-weights pull owner/name --revision main --to weights/mine
   spd-weights verify runs/mine/export
   spd-weights publish runs/mine/export --repo owner/name --dry-run
+  spd-weights pull --all --to mirror
+  spd-weights convert moco_v2_800ep_pretrain.pth.tar --arch resnet50 --to weights/moco
+  spd-weights doctor
 
 The endpoint, the cache, the token and offline mode are huggingface_hub's own: HF_ENDPOINT, HF_HOME, HF_TOKEN (or
 hf auth login), HF_HUB_OFFLINE. SPD_WEIGHTS_CATALOG names a catalog of your own.
@@ -36,20 +41,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments; None takes the process's.
 
     Returns:
-        The exit code: 0, or 2 after an error that the user can mend.
+        The exit code: 0, 1 where doctor finds something to mend, or 2 after an error that the user can mend.
     """
     arguments = _parser().parse_args(argv)
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        arguments.run(arguments)
+        code = int(arguments.run(arguments) or 0)
         sys.stdout.flush()
     except SpdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_info)
 
     command = commands.add_parser("pull", help="fetch a weight with config and card, and verify it")
-    command.add_argument("name", metavar="NAME", help="a name of the catalog, or owner/name of an export on the Hub")
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("name", metavar="NAME", nargs="?", help="a name of the catalog, or owner/name on the Hub")
+    which.add_argument("--all", action="store_true", help="every weight there is, each to DIR/<name>: a mirror")
     command.add_argument("--revision", metavar="REV", help="commit, branch or tag of owner/name (default: main)")
     command.add_argument("--to", type=Path, metavar="DIR", help="copy it there (default: the Hub's cache)")
     command.set_defaults(run=_pull)
@@ -91,14 +99,31 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("card", help="render README.md of an export from its training.json and results.json")
     command.add_argument("directory", type=Path, metavar="DIR", help="an export")
     command.set_defaults(run=_card)
+
+    command = commands.add_parser("convert", help="turn a checkpoint of other code into an export")
+    command.add_argument("file", type=Path, metavar="FILE", help=".safetensors, .pth, .pt, .ckpt or .tar")
+    command.add_argument("--arch", required=True, metavar="ARCH", help="its stock timm architecture, such as resnet50")
+    command.add_argument("--to", type=Path, metavar="DIR", help="the export (default: FILE without its suffix)")
+    command.set_defaults(run=_convert)
+
+    command = commands.add_parser("doctor", help="say what is wrong with this installation (exit code 1)")
+    command.set_defaults(run=_doctor)
     return parser
 
 
 def _list(_: argparse.Namespace) -> None:
-    rows = load_catalog().values()
-    width = max((len(row.name) for row in rows), default=0)
-    for row in rows:
-        print(f"{row.name:<{width}}  {row.status:<8}  {row.description}")
+    table = [("NAME", "STATUS", "WITHOUT SPD", "MEASURED")]
+    for row in load_catalog().values():
+        measured = [
+            f"{entry['dataset']} {entry['protocol']} {entry['method']} {entry['metric']} {entry['value']:.3f}"
+            for entry in row.results or []
+        ]
+        lines = measured or ["not measured"]
+        table.append((row.name, row.status, row.counterpart or ("itself" if row.spd_weight == 0 else "none"), lines[0]))
+        table += [("", "", "", line) for line in lines[1:]]
+    widths = [max(len(line[column]) for line in table) for column in range(3)]
+    for *cells, last in table:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last]))
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -112,8 +137,21 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _pull(arguments: argparse.Namespace) -> None:
+    if arguments.all:
+        _pull_all(arguments.to)
+        return
     folder = hub.pull(arguments.name, revision=arguments.revision, to=arguments.to)
     print(f"{folder}\nload: timm.create_model('local-dir:{folder.absolute()}', pretrained=True)")
+
+
+def _pull_all(to: Path | None) -> None:
+    if to is None:
+        raise SpdError("--all needs --to DIR, the folder that becomes the mirror")
+    rows = load_catalog().values()
+    there = [row for row in rows if row.status != "planned"]
+    for row in there:
+        print(hub.pull(row, to=to / row.name))
+    print(f"{len(there)} of {len(rows)} weights; the others are planned. Load: local-dir:{to.absolute()}/<name>")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
@@ -143,3 +181,18 @@ def _card(arguments: argparse.Namespace) -> None:
     results = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else None
     write_text(directory / CARD, cards.render(training, results, weights_sha256=sha256(directory / WEIGHTS)))
     print(directory / CARD)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    done = convert(arguments.file, arguments.arch, arguments.to or arguments.file.with_suffix(""))
+    if done.dropped:
+        print(f"dropped, not the backbone's: {', '.join(done.dropped)}")
+    print(f"{done.directory}\nload: timm.create_model('local-dir:{done.directory.absolute()}', pretrained=True)")
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    unsound = 0
+    for finding in examine():
+        print(f"{'ok   ' if finding.sound else 'WRONG'}  {finding.what}: {finding.says}", flush=True)
+        unsound += not finding.sound
+    return int(unsound > 0)

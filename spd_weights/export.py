@@ -5,6 +5,7 @@ The weights carry no classifier, so that one file serves `num_classes=0`, `num_c
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import PretrainedCfg
 from torch import nn
 
-from spd_weights import cards
+from spd_weights import cards, golden
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, replacing, sha256, write_json, write_text
 
@@ -52,7 +53,10 @@ def export_backbone(backbone: nn.Module, directory: Path, training: Mapping[str,
         raise SpdError(f"cannot export to {directory}: the training record lacks {', '.join(missing)}")
     tensors = _portable(backbone.state_dict())
     config = _timm_config(training)
-    _check_tensors(tensors, config, where=f"the backbone to export to {directory}")
+    where = f"the backbone to export to {directory}"
+    config["spd"]["golden"] = golden.measure(_check_tensors(tensors, config, where), config)
+    if not all(math.isfinite(stage["norm"]) for stage in config["spd"]["golden"]):
+        raise SpdError(f"{where} gives features that are not finite: the training diverged")
     with replacing(Path(directory), known=(*EXPORT_FILES, RESULTS)) as beside:
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         config["spd"]["sha256"] = sha256(beside / WEIGHTS)
@@ -90,18 +94,33 @@ def check_export(directory: Path) -> dict[str, Any]:
         tensors = load_file(weights)
     except (SafetensorError, OSError) as error:
         raise SpdError(f"{weights} is not a readable safetensors file ({error}); {_REMEDY}") from error
-    _check_tensors(tensors, config, where=str(weights))
+    model = _check_tensors(tensors, config, where=str(weights))
     expected, found = config["spd"]["sha256"], sha256(weights)
     if expected != found:
         raise SpdError(
             f"{weights} is not the file that {CONFIG} describes: expected sha256 {expected}, found {found}; {_REMEDY}"
         )
+    _check_features(model, config, weights)
     try:
         ModelCard((directory / CARD).read_text(encoding="utf-8"))
     except Exception as error:  # yaml and huggingface_hub raise kinds of their own
         remedy = f"run: spd-weights card {directory}"
         raise SpdError(f"{directory / CARD} is not a model card: {error}; {remedy}") from error
     return config
+
+
+def _check_features(model: nn.Module, config: Mapping[str, Any], weights: Path) -> None:
+    """Let the weights answer to the test picture as they did when they were exported."""
+    try:
+        problem = golden.difference(config["spd"]["golden"], golden.measure(model, config))
+    except (KeyError, TypeError) as error:
+        raise SpdError(f"{weights.with_name(CONFIG)} lacks or misuses {error} in spd.golden; {_REMEDY}") from error
+    if problem:
+        raise SpdError(
+            f"{weights} holds the right bytes and gives other features here than where it was exported: {problem} "
+            f"(relative tolerance {golden.TOLERANCE:g}). Either {CONFIG} was edited (mean, std, input_size), or this "
+            f"installation computes wrongly: install torch {torch.__version__} and timm {timm.__version__} again"
+        )
 
 
 def _portable(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -197,11 +216,12 @@ def _check_config(config: Any, path: Path) -> None:
             raise SpdError(f"{path}: {problem}; {_REMEDY}")
 
 
-def _check_tensors(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], where: str) -> None:
-    """Load strictly into a fresh stock model, which is what every user will do."""
+def _check_tensors(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], where: str) -> nn.Module:
+    """Load strictly into a fresh stock model, which is what every user will do; return the model."""
     architecture = config["architecture"]
     try:
-        _headless(architecture, config["model_args"]).load_state_dict(dict(tensors), strict=True)
+        model = _headless(architecture, config["model_args"])
+        model.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:600]
         raise SpdError(f"{where} does not fit a headless timm {architecture}: {detail}") from error
@@ -210,3 +230,4 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any
             raise SpdError(f"{where} holds {value.dtype} in {key}, not float32; {_REMEDY}")
         if not torch.isfinite(value).all():
             raise SpdError(f"{where} holds values that are not finite in {key}: the training diverged")
+    return model

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 
+from spd_weights import golden, verified
 from spd_weights.catalog import Row, catalog_path, find, load_catalog
 from spd_weights.errors import SpdError
 from spd_weights.export import CONFIG, EXPORT_FILES, RESULTS, WEIGHTS, check_export
@@ -47,7 +48,7 @@ def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
     else:
         path = download(row.repo, row.file, row.revision, cache_dir)
         download(row.repo, str(PurePosixPath(row.file).with_name(CONFIG)), row.revision, cache_dir)
-    found = sha256(path)
+    found = verified.digest(path)
     if found != row.sha256:
         remedy = "install spd-weights again" if row.repo is None else _forget(path)
         raise SpdError(f"{path} of {row.name} is damaged: expected sha256 {row.sha256}, found {found}; {remedy}")
@@ -79,7 +80,15 @@ def pull(weight: str | Row, revision: str | None = None, to: Path | None = None)
         if row.repo is not None:
             for name in EXPORT_FILES:
                 download(row.repo, name, row.revision)
+        golden_there = check_export(folder)["spd"]["golden"]
+        if row.golden is not None and (problem := golden.difference(row.golden, golden_there)):
+            raise SpdError(f"{folder / CONFIG} states other features than the catalog's {row.name}: {problem}")
+        return _copied(folder, to)
     check_export(folder)
+    return _copied(folder, to)
+
+
+def _copied(folder: Path, to: Path | None) -> Path:
     if to is None:
         return folder
     with replacing(to, known=(*EXPORT_FILES, RESULTS)) as beside:
@@ -103,12 +112,13 @@ def verify(target: str) -> str:
     check_export(folder)
     digest = sha256(folder / WEIGHTS)
     known = [row.name for row in load_catalog().values() if row.sha256 == digest]
-    return f"{folder}: sound, sha256 {digest}, {'the catalog’s ' + known[0] if known else 'not in the catalog'}"
+    which = f"the catalog’s {known[0]}" if known else "not in the catalog"
+    return f"{folder}: sound, features as exported, sha256 {digest}, {which}"
 
 
 def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, RepoFile]:
     """List the files of a revision by path, with the digests that the Hub states."""
-    entries = patiently(lambda: list(api.list_repo_tree(repo_id, revision=revision)))
+    entries = patiently(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=revision)))
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from spd_weights import cards, retry
+from spd_weights import cards, results, retry
 from spd_weights.catalog import Row, load_catalog
 from spd_weights.errors import SpdError
 from spd_weights.export import CARD, CONFIG, EXPORT_FILES, RESULTS, TRAINING, WEIGHTS, check_export
@@ -132,17 +132,19 @@ def _provenance(path: Path) -> dict[str, Any]:
 def _contents(directory: Path, repo_id: str, licence: str | None) -> dict[str, Path | bytes]:
     """What the repository shall hold: the export's files, the licence in each, the card that names the repository."""
     contents: dict[str, Path | bytes] = {name: directory / name for name in EXPORT_FILES}
-    results = None
+    digest, measured = sha256(directory / WEIGHTS), None
     if (directory / RESULTS).is_file():
         contents[RESULTS] = directory / RESULTS
-        results = read_json(directory / RESULTS)
+        measured = read_json(directory / RESULTS)
+        for name, text in results.eval_results(measured, digest).items():
+            contents[f".eval_results/{name}.yaml"] = text.encode()
     training = read_json(directory / TRAINING)
     if licence is not None:
         training["licence"] = licence
         config = read_json(directory / CONFIG)
         config["pretrained_cfg"]["license"] = licence
         contents |= {TRAINING: _json(training), CONFIG: _json(config)}
-    card = cards.render(training, results, repo=repo_id, weights_sha256=sha256(directory / WEIGHTS))
+    card = cards.render(training, measured, repo=repo_id, weights_sha256=digest)
     return {**contents, CARD: card.encode()}
 
 
@@ -244,12 +246,15 @@ def _read_back(repo_id: str, commit: str, contents: Contents) -> None:
                     f"{repo_id}@{commit} gives back other bytes for {name}: expected sha256 {expected}, found "
                     f"{found}; do not use this commit: delete the file on the Hub and publish again"
                 )
-        check_export(path.parent)
+        check_export(download(repo_id, WEIGHTS, commit, cache).parent)
 
 
 def _row(directory: Path, training: Mapping[str, Any], repo_id: str, commit: str) -> Row:
     name = f"{training['architecture']}_spd.{cards.tag(training)}"
     counterpart = f"{name}_eta0"
+    digest = sha256(directory / WEIGHTS)
+    config = read_json(directory / CONFIG)
+    measured = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else None
     return Row(
         name=name,
         architecture=training["architecture"],
@@ -262,7 +267,9 @@ def _row(directory: Path, training: Mapping[str, Any], repo_id: str, commit: str
         revision=commit,
         file=WEIGHTS,
         bytes=(directory / WEIGHTS).stat().st_size,
-        sha256=sha256(directory / WEIGHTS),
+        sha256=digest,
+        golden=config["spd"]["golden"],
+        results=[entry for entry in results.summarise(measured, digest) if entry.pop("reason") is None] or None,
         licence=training.get("licence"),
         counterpart=counterpart if training["spd_weight"] and counterpart in load_catalog() else None,
         description=cards.title(training),

@@ -98,6 +98,11 @@ class Handler(BaseHTTPRequestHandler):
         siblings = [{"rfilename": path} for path in repo["commits"][sha]["files"]]
         self.reply({"id": repo_id, "modelId": repo_id, "sha": sha, "private": repo["private"], "siblings": siblings})
 
+    def models(self) -> None:
+        self.reply(
+            [{"id": name, "modelId": name} for name, repo in self.hub.store.repos.items() if not repo["private"]]
+        )
+
     def tree(self, repo_id: str, revision: str, folder: str = "") -> None:
         repo, sha = self.find(repo_id, revision)
         entries = [
@@ -250,6 +255,7 @@ ROUTES = [
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/repos/create", "create"),
     ("POST", r"/api/validate-yaml", "validate_yaml"),
+    ("GET", r"/api/models", "models"),
     ("GET", rf"{_MODEL}(/revision/(?P<revision>[^/]+))?", "info"),
     ("GET", rf"{_MODEL}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", "tree"),
     ("GET", rf"{_MODEL}/commits/(?P<revision>[^/]+)", "history"),

@@ -50,7 +50,8 @@ def random_backbone(architecture: str = "test_resnet", seed: int = 0) -> nn.Modu
     model: nn.Module = timm.create_model(architecture, num_classes=0)
     for value in model.state_dict().values():
         if value.is_floating_point():
-            value.copy_(torch.rand_like(value) + 0.5)
+            # Convolutions about zero, so that features stay finite through many layers.
+            value.copy_((torch.rand_like(value) - 0.5) / 8 if value.ndim == 4 else torch.rand_like(value) + 0.5)
         else:
             value.fill_(7)
     return model

@@ -2,12 +2,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_weights import cards
+from spd_weights.results import eval_results, model_index
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30) | st.sampled_from(
     ["a: b", "- x", "yes", "null", "{", "#c", "'", '"', "$repo", "---", "hf:owner/name:config", "hf-hub:o/n@abc"]
@@ -99,6 +101,23 @@ def test_results_are_means_of_means_of_these_weights(training: dict[str, Any]) -
     assert "| visa | 1cls | padim | image_auroc | 0.8000 | 2 | 2 |" in text  # ((0.8 + 0.6) / 2 + 0.9) / 2
     assert "| visa | 1cls | padim | pixel_aupr | not measured: no masks (pcb2) | | |" in text
     assert "Not measured." in cards.render(training, {"rows": rows}, weights_sha256="c")
+    (measured,) = ModelCard(text).data.eval_results
+    assert (measured.metric_type, measured.metric_value) == ("image_auroc", pytest.approx(0.8))
+    entries = parse_eval_result_entries(yaml.safe_load(eval_results({"rows": rows}, "a")["visa"]))
+    assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
+        ("visa", "1cls-padim-image_auroc", pytest.approx(0.8))
+    ]
+    assert eval_results({"rows": rows}, "c") == {}
+
+
+@given(st.lists(st.sampled_from([0.5, 1, None, float("nan"), float("inf"), "0.5", True]), min_size=1, max_size=4))
+def test_only_finite_numbers_are_claimed(values: list[Any]) -> None:
+    rows = {"rows": [_row(value=value, category=str(i)) for i, value in enumerate(values)]}
+    sound = all(value in (0.5, 1) and value is not True for value in values)
+    assert ("visa" in eval_results(rows, None)) == bool(model_index(rows, None)) == sound
+    text = cards.render({}, rows)
+    assert ("not measured" in text) == (not sound)
+    assert ".nan" not in text
 
 
 def test_template_names_no_machine() -> None:

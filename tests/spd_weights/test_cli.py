@@ -12,7 +12,10 @@ from tests.hub_server import HubServer
 def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in listed] == [[name, "planned"] for name in load_catalog()]
+    assert listed[0].split("  ")[0] == "NAME"
+    expected = [[row.name, "planned", row.counterpart or "itself"] for row in load_catalog().values()]
+    assert [line.split()[:3] for line in listed[1:]] == expected
+    assert all(line.endswith("not measured") for line in listed[1:])
     assert main(["info", "wide_resnet50_2_spd.supervised_in1k"]) == 0
     shown, _, train = capsys.readouterr().out.partition("train: ")
     assert json.loads(shown)["counterpart"] == "wide_resnet50_2_spd.supervised_in1k_eta0"

@@ -28,6 +28,7 @@ def test_files_hold_the_backbone(export: Path, backbone: nn.Module) -> None:
 def test_config_is_its_own_and_not_the_stock_weights(export: Path) -> None:
     config = json.loads((export / "config.json").read_text())
     digest = config["spd"].pop("sha256")
+    assert [stage["stage"] for stage in config["spd"].pop("golden")] == ["act1", "layer1", "layer2", "layer3", "layer4"]
     assert len(digest) == 64
     assert config == {
         "architecture": "test_resnet",

@@ -1,0 +1,100 @@
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from spd_weights import golden
+from spd_weights.errors import SpdError
+from spd_weights.export import check_export, export_backbone
+from spd_weights.hub import verify
+from tests.conftest import RunPython
+
+
+def test_pattern_is_the_formula_in_exact_arithmetic() -> None:
+    drawn = golden.pattern(3, 5, 70)
+    for c in range(3):
+        for y in range(5):
+            for x in range(70):
+                value = ((x * (c + 2)) ^ (y * 3) ^ ((x * y) >> (c % 3 + 3))) % 256
+                assert drawn[c, y, x] == torch.tensor(value, dtype=torch.float32) / 255
+    assert drawn.dtype == torch.float32
+    assert len(golden.pattern(3, 64, 64).unique()) > 200
+
+
+def test_numbers_are_those_of_a_users_feature_maps(export: Path) -> None:
+    config = json.loads((export / "config.json").read_text())
+    maps = timm.create_model(f"local-dir:{export}", pretrained=True, features_only=True).eval()
+    mean, std = (torch.tensor(config["pretrained_cfg"][key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        expected = maps(((golden.pattern(3, 64, 64) - mean) / std)[None])
+    assert len(expected) == len(config["spd"]["golden"])
+    for stage, feature_map in zip(config["spd"]["golden"], expected, strict=True):
+        assert stage["shape"] == list(feature_map.shape[1:])
+        assert stage["norm"] == pytest.approx((feature_map**2).sum().sqrt().item(), rel=1e-5)
+        assert stage["mean"] == pytest.approx(feature_map.mean().item(), rel=1e-4, abs=1e-6)
+        assert stage["norm"] > 0
+
+
+def test_tolerance_takes_rounding_and_no_more(export: Path) -> None:
+    stages = json.loads((export / "config.json").read_text())["spd"]["golden"]
+
+    def scaled(factor: float) -> list[dict[str, Any]]:
+        changed = copy.deepcopy(stages)
+        changed[2]["norm"] *= factor
+        return changed
+
+    assert golden.difference(stages, scaled(1 + 5e-5)) is None
+    assert "layer2 has norm" in str(golden.difference(stages, scaled(1 + 2e-4)))
+    assert "layer2 has norm" in str(golden.difference(stages, scaled(float("nan"))))
+    assert "stages or their shapes" in str(golden.difference(stages, stages[1:]))
+
+
+def test_other_preprocessing_is_noticed_by_verify(export: Path) -> None:
+    path = export / "config.json"
+    config = json.loads(path.read_text())
+    assert "features as exported" in verify(str(export))
+    config["pretrained_cfg"]["mean"][0] += 0.01
+    path.write_text(json.dumps(config))
+    with pytest.raises(SpdError, match=r"holds the right bytes and gives other features .*act1 has .*mean, std"):
+        verify(str(export))
+
+
+@pytest.mark.parametrize("broken", [[{"stage": "act1"}], 3, None, [3]])
+def test_malformed_numbers_are_named(export: Path, broken: Any) -> None:
+    path = export / "config.json"
+    config = json.loads(path.read_text())
+    config["spd"]["golden"] = broken
+    path.write_text(json.dumps(config))
+    with pytest.raises(SpdError, match=r"spd\.golden; export the run again"):
+        check_export(export)
+
+
+def test_installation_that_computes_otherwise_is_noticed(export: Path, run_python: RunPython) -> None:
+    code = f"""
+import torch
+from torch.nn import functional
+sound = functional.conv2d
+functional.conv2d = torch.conv2d = lambda *args, **kwargs: sound(*args, **kwargs) * 1.001
+torch.nn.Conv2d._conv_forward = lambda self, x, w, b: functional.conv2d(
+    x, w, b, self.stride, self.padding, self.dilation, self.groups)
+from spd_weights.cli import main
+raise SystemExit(main(["verify", {str(export)!r}]))
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 2
+    assert "this installation computes wrongly" in done.stderr
+
+
+def test_features_that_are_not_finite_are_not_exported(
+    tmp_path: Path, backbone: nn.Module, training: dict[str, Any]
+) -> None:
+    backbone.bn1.bias.data.fill_(3.4e38)
+    backbone.layer1[0].bn2.weight.data.fill_(3.4e38)
+    with pytest.raises(SpdError, match="features that are not finite"):
+        export_backbone(backbone, tmp_path / "export", training)
+    assert not (tmp_path / "export").exists()
