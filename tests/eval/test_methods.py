@@ -1,6 +1,4 @@
-"""All methods of the 1-class protocol from one pass, in memory that does not grow with the test set."""
-
-from pathlib import Path
+"""All methods of the 1-class protocol from one pass."""
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from eval.methods import METHODS, Settings
 from eval.metrics import PIXEL_METRICS
 from eval.protocols import Run, one_class, repetitions
 from eval.results import read_results
-from tests.eval.helpers import ROOT, mvtec_category
+from tests.eval.helpers import mvtec_category
 
 SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
 
@@ -84,38 +82,6 @@ def test_every_method_finds_the_defect_and_says_why_it_has_no_map(category, tmp_
                 assert "whole images" in of_method[metric]["reason"]
         if method in ("padim", "patchcore"):
             assert of_method["pixel_auroc"]["value"] > 0.9
-
-
-MEMORY = """
-import dataclasses, statistics, sys
-from pathlib import Path
-from eval.datasets import load_categories
-from eval.features import REDUCTIONS, Extractor
-from eval.methods import METHODS, Settings
-from eval.protocols import one_class, repetitions
-
-resident = []
-
-def note(stage, done, of):
-    if stage == "test":
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        resident.append(int(lines["RssAnon"].split()[0]) / 1024)
-
-category = load_categories(Path(sys.argv[1]), "1cls")[0]
-category = dataclasses.replace(category, test=category.test * 40)  # the maps of two methods: 62 MiB
-extractor = Extractor("random:test_resnet", 160, REDUCTIONS)
-settings = Settings(image_size=160, padim_dims=8, coreset_ratio=0.3)
-one_class(category, extractor, repetitions("1cls", list(METHODS), 1), settings, 0, note)
-quarter = len(resident) // 4
-print(statistics.median(resident[-quarter:]) - statistics.median(resident[quarter:2 * quarter]))
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
-def test_memory_does_not_grow_with_the_test_images(category, run_python):
-    done = run_python("-c", MEMORY, str(category.folder), PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 16  # MiB while 31 MiB of maps are made; the rest is the allocator's
 
 
 @pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "levit_128s"])
