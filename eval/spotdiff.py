@@ -45,9 +45,10 @@ def _thresholds(maps: np.ndarray, defects: np.ndarray) -> np.ndarray:
     The ends are moved by 1e-8, which float32 loses above 0.25: pixels tied at the minimum then pass no
     threshold, and the curves end before (1, 1).
     """
+    margin = maps.dtype.type(1e-8)  # of the maps' own type: NumPy 1 and 2 promote a Python float differently
     percentiles = np.percentile(defects, np.linspace(100, 0, num=_THRESHOLDS))
     steps = np.linspace(defects.max(), defects.min(), num=_THRESHOLDS)
-    return np.sort(np.concatenate([percentiles, steps, [maps.min() - 1e-8, maps.max() + 1e-8]]))
+    return np.sort(np.concatenate([percentiles, steps, [maps.min() - margin, maps.max() + margin]]))
 
 
 def _trapezoid(x: np.ndarray, y: np.ndarray) -> float:

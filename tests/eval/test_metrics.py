@@ -83,7 +83,7 @@ def official(maps, masks):
     defects = maps[masks]
     thresholds = [*np.percentile(defects, np.linspace(100, 0, 100)), *np.linspace(defects.max(), defects.min(), 100)]
     # np.array, as theirs: the ends take part in the common dtype of all 202.
-    ends = [maps.min() - 1e-8, maps.max() + 1e-8]
+    ends = [maps.min() - maps.dtype.type(1e-8), maps.max() + maps.dtype.type(1e-8)]
     fpr, tpr, precision, f1 = [], [], [], []
     for threshold in np.flip(np.sort(np.concatenate([thresholds[:100], thresholds[100:], ends]))):
         predicted = maps > threshold
