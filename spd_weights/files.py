@@ -5,8 +5,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,28 @@ def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def holds(directory: Path, manifest: Mapping[str, Any], what: str) -> bool:
+    """Say whether a folder is the complete product of an earlier call, by the manifest.json written into it last.
+
+    Args:
+        directory: The folder.
+        manifest: What this call would write there, JSON-ready.
+        what: How the message calls the product.
+
+    Returns:
+        False where the folder is absent or empty.
+
+    Raises:
+        SpdError: It holds something else.
+    """
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return False
+    with suppress(SpdError):
+        if read_json(directory / "manifest.json") == manifest:
+            return True
+    raise SpdError(f"{directory} holds something other than {what}; name another --to, or remove it first")
 
 
 def _finite(value: Any) -> Any:

@@ -1,10 +1,6 @@
 """The data set as files: VisA's folders, annotations and split files."""
 
 import csv
-import json
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +11,7 @@ from PIL import Image
 
 from eval.parts.render import OBJECTS, render
 from spd_weights.errors import SpdError
+from spd_weights.files import holds, replacing, write_json
 
 VERSION = 1
 """Raised whenever the same arguments would give other files."""
@@ -68,26 +65,17 @@ def write(directory: Path, arguments: Arguments, advance: Callable[[], None] = l
     manifest = {
         "made_by": "eval.parts",
         "version": VERSION,
-        "arguments": json.loads(json.dumps(asdict(arguments))),
+        "arguments": {**asdict(arguments), "objects": list(arguments.objects)},
+        "pictures": picture_count(arguments),
+        "kinds": {name: list(OBJECTS[name].KINDS) for name in arguments.objects},
     }
-    if _already_there(directory, manifest):
+    if holds(directory, manifest, "this data set"):
         return False
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    except OSError as error:
-        raise SpdError(f"{directory}: cannot be written ({error.strerror})") from error
-    try:
-        beside.chmod(0o755)
-        kinds = {name: _write_object(beside, name, arguments, advance) for name in arguments.objects}
+    with replacing(directory, known=()) as beside:
+        for name in arguments.objects:
+            _write_object(beside, name, arguments, advance)
         write_splits(beside / "split_csv", arguments)
-        manifest |= {"pictures": picture_count(arguments), "kinds": kinds}
-        (beside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(beside, directory)
-    except OSError as error:
-        raise SpdError(f"{directory}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        write_json(beside / "manifest.json", manifest)
     return True
 
 
@@ -96,19 +84,7 @@ def picture_count(arguments: Arguments) -> int:
     return len(arguments.objects) * (arguments.train + arguments.test_normal + arguments.anomalies)
 
 
-def _already_there(directory: Path, manifest: dict[str, object]) -> bool:
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return False
-    try:
-        found = json.loads((directory / "manifest.json").read_text())
-        if all(found.get(key) == value for key, value in manifest.items()):
-            return True
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise SpdError(f"{directory} holds something other than this data set; name another --to, or remove it first")
-
-
-def _write_object(root: Path, name: str, arguments: Arguments, advance: Callable[[], None]) -> list[str]:
+def _write_object(root: Path, name: str, arguments: Arguments, advance: Callable[[], None]) -> None:
     data = root / name / "Data"
     rows = []
     for anomalous, folder, count in _groups(arguments):
@@ -124,7 +100,6 @@ def _write_object(root: Path, name: str, arguments: Arguments, advance: Callable
             rows.append((image_path, ",".join(kinds) or "normal", mask_path))
             advance()
     _write_csv(root / name / "image_anno.csv", ("image", "label", "mask"), rows)
-    return list(OBJECTS[name].KINDS)
 
 
 def _groups(arguments: Arguments) -> tuple[tuple[bool, str, int], ...]:

@@ -1,9 +1,5 @@
 """The scenes as a folder of JPEGs, complete or absent."""
 
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from spd_weights.errors import SpdError
+from spd_weights.files import holds, replacing, write_json
 from train.scenes.render import render
 
 VERSION = 1
@@ -51,34 +48,12 @@ def write(directory: Path, arguments: Arguments, advance: Callable[[], None] = l
     arguments.check()
     directory = directory.absolute()
     manifest = {"made_by": "train.scenes", "version": VERSION, "arguments": asdict(arguments)}
-    if _already_there(directory, manifest):
+    if holds(directory, manifest, "these scenes"):
         return False
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    except OSError as error:
-        raise SpdError(f"{directory}: cannot be written ({error.strerror})") from error
-    try:
-        beside.chmod(0o755)
+    with replacing(directory, known=()) as beside:
         for index in range(arguments.count):
             picture = Image.fromarray(render(index, seed=arguments.seed, size=arguments.size))
             picture.save(beside / f"{index:06d}.jpg", quality=_QUALITY)
             advance()
-        (beside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        os.replace(beside, directory)
-    except OSError as error:
-        raise SpdError(f"{directory}: cannot be written ({error.strerror})") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        write_json(beside / "manifest.json", manifest)
     return True
-
-
-def _already_there(directory: Path, manifest: dict[str, object]) -> bool:
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return False
-    try:
-        if json.loads((directory / "manifest.json").read_text()) == manifest:
-            return True
-    except (OSError, ValueError):
-        pass
-    raise SpdError(f"{directory} holds something other than these scenes; name another --to, or remove it first")
