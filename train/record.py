@@ -11,7 +11,7 @@ from spd_weights.environment import environment
 from spd_weights.export import TRAINING, export_backbone
 from spd_weights.files import read_json
 from train.config import Config, recipe_name, to_json
-from train.setup import Run
+from train.setup import Run, changed_settings
 
 
 def export_run(run: Run) -> Path:
@@ -56,7 +56,7 @@ def training_record(run: Run) -> dict[str, Any]:
             key: run.progress["metrics"].get(key)
             for key in ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "images_per_second")
         },
-        "command": "python -m train " + shlex.join(_public(argument) for argument in sys.argv[1:]),
+        "command": public_command(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -74,17 +74,23 @@ def public_settings(config: Config) -> dict[str, Any]:
 def finished_export(config: Config) -> Path | None:
     """The export of this very run, if it has come to its end before."""
     record = config.out / "export" / TRAINING
-    if record.is_file() and read_json(record).get("config") == public_settings(config):
-        return config.out / "export"
-    return None
+    # The record may be published, so it holds names; the run's own config.json holds the paths, too.
+    same = record.is_file() and read_json(record).get("config") == public_settings(config)
+    return config.out / "export" if same and not changed_settings(config) else None
+
+
+def public_command() -> str:
+    """What was typed, with the paths of this machine reduced to names."""
+    return "python -m train " + shlex.join(_public(argument) for argument in sys.argv[1:])
+
+
+def _public(argument: str) -> str:
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return option + equals + (data_name(value) if "/" in value else value)
 
 
 def data_name(source: str) -> str:
     """A name for a dataset or weights that says nothing about this machine: the last part of a local path."""
-    if source.startswith("hf:") or not ("/" in source or Path(source).exists()) or source.startswith("hf-hub:"):
+    if source.startswith(("hf:", "hf-hub:")) or not ("/" in source or Path(source).exists()):
         return source
     return Path(source.removeprefix("local-dir:")).resolve().name
-
-
-def _public(argument: str) -> str:
-    return data_name(argument) if "/" in argument and not argument.startswith("--") else argument

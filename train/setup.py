@@ -23,6 +23,7 @@ from train.optim import make_optimizer
 from train.sources import open_images
 from train.views import memory_layout
 
+_CONFIG = "config.json"
 # What may change between the first launch and a resumed one without changing what the run computes.
 _FREE = {"out", "resume", "compile", "log_every", "checkpoint", "data.workers", "optim.max_steps"}
 
@@ -138,25 +139,32 @@ def prepare_folder(config: Config) -> None:
     Raises:
         SpdError: the folder holds another run, or one that `--resume never` must not touch.
     """
-    path, ours = config.out / "config.json", json.loads(json.dumps(to_json(config)))
+    path = config.out / _CONFIG
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            write_json(path, ours)
+            write_json(path, to_json(config))
             return
     except OSError as error:
         raise SpdError(f"--out {config.out} cannot be written: {error.strerror}") from error
     if config.resume == "never":
         raise SpdError(f"--resume never, but {config.out} holds a run: name another --out, or remove that one")
-    theirs = read_json(path)
-    before, now = _flat(theirs), _flat(ours)
-    changed = [
+    if changed := changed_settings(config):
+        raise SpdError(f"{config.out} holds a run with other settings ({'; '.join(changed)}): name another --out")
+
+
+def changed_settings(config: Config) -> list[str]:
+    """How the settings differ from those that the run in `config.out` began with, but for what may change."""
+    before, now = _flat(read_json(config.out / _CONFIG)), _flat(_as_read(config))
+    return [
         f"--{key.replace('_', '-')} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and key.split(".")[0] not in _FREE and key not in _FREE
     ]
-    if changed:
-        raise SpdError(f"{config.out} holds a run with other settings ({'; '.join(changed)}): name another --out")
+
+
+def _as_read(config: Config) -> dict[str, Any]:
+    return json.loads(json.dumps(to_json(config)))  # tuples become lists
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

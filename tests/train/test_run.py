@@ -35,6 +35,7 @@ from train.config import (
     SpdConfig,
 )
 from train.loop import pretrain
+from train.record import public_command
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,27 @@ def test_a_finished_run_is_left_as_it_is(finished: Path, photos: Path):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert pretrain(small_config(photos, finished)) == finished / "export"
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_a_finished_run_is_not_taken_for_one_on_other_data(finished: Path, tmp_path: Path, photos: Path):
+    namesake = write_photos(tmp_path / photos.name, 24)  # published settings hold a folder's name, not its path
+    with pytest.raises(SpdError, match=r"--data\.train was .* is "):
+        pretrain(small_config(namesake, finished))
+
+
+def test_the_published_command_holds_no_path(monkeypatch: pytest.MonkeyPatch):
+    typed = [
+        "simsiam",
+        "--data.train",
+        "/home/me/photos",
+        "--data.val=/home/me/held_out",
+        "--out=runs/x",
+        "--seed",
+        "3",
+    ]
+    monkeypatch.setattr(sys, "argv", ["train", *typed])
+    expected = "python -m train simsiam --data.train photos --data.val=held_out --out=x --seed 3"
+    assert public_command() == expected
 
 
 def test_the_export_is_the_trained_backbone(finished: Path):
