@@ -1,8 +1,6 @@
 """The training loop. From here a step is two hops deep: the views, and the method's forward."""
 
 import math
-import time
-from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from spd_weights.errors import SpdError
 from train import checkpoint
 from train.config import Config, recipe_name
 from train.data import Batch, Crops, make_loader
-from train.monitors import Bar, MetricsLog, feature_std, to_floats
+from train.monitors import Bar, Clock, MetricsLog, feature_std, to_floats
 from train.optim import set_learning_rate
 from train.record import export_run, finished_export
 from train.setup import Run, begin
@@ -131,8 +129,7 @@ def _epoch_ends(done: int, run: Run) -> bool:
 
 def _save(run: Run, done: int) -> None:
     if run.accelerator.is_main_process:
-        bare = getattr(run.optimizer, "optimizer", run.optimizer)
-        state = checkpoint.Checkpoint(done, run.method.state_dict(), bare.state_dict(), run.progress)
+        state = checkpoint.Checkpoint(done, run.method.state_dict(), run.optimizer.state_dict(), run.progress)
         checkpoint.save(run.config.out / "checkpoints", state, run.config.checkpoint.keep)
     run.accelerator.wait_for_everyone()
 
@@ -140,46 +137,3 @@ def _save(run: Run, done: int) -> None:
 def _title(config: Config) -> str:
     spd = f" + SPD {config.spd.weight:g}" if config.spd.weight > 0 else ""
     return f"{recipe_name(config)}{spd}"
-
-
-class Clock:
-    """Throughput and the share of time spent waiting for data."""
-
-    def __init__(self, images_per_step: int) -> None:
-        """Start the clock.
-
-        Args:
-            images_per_step: over all processes.
-        """
-        self.images_per_step, self.steps, self.waited = images_per_step, 0, 0.0
-        self.read_at = self.lapped_at = time.perf_counter()
-
-    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Hand the batches on, timing the wait for each."""
-        iterator = iter(batches)
-        while True:
-            before = time.perf_counter()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self.waited += time.perf_counter() - before
-            self.steps += 1
-            yield batch
-
-    def read(self) -> dict[str, float]:
-        """`images_per_second` (all processes) and `data_wait_fraction` since the last reading."""
-        now = time.perf_counter()
-        elapsed = now - self.read_at
-        numbers = {
-            "images_per_second": self.steps * self.images_per_step / elapsed,
-            "data_wait_fraction": self.waited / elapsed,
-        }
-        self.steps, self.waited, self.read_at = 0, 0.0, now
-        return numbers
-
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        now = time.perf_counter()
-        elapsed, self.lapped_at = now - self.lapped_at, now
-        return elapsed

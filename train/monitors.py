@@ -1,11 +1,12 @@
-"""Watching a run: the progress bar on the terminal and metrics.jsonl beside it."""
+"""Watching a run: the progress bar on the terminal, metrics.jsonl beside it, and the clock behind both."""
 
 import json
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def feature_std(features: Tensor) -> Tensor:
@@ -107,6 +110,49 @@ class Bar:
         if not self.console.is_terminal and due:
             self.last = time.monotonic()
             self.message(f"{self.title} step {step}/{self.total} · " + " · ".join(parts))
+
+
+class Clock:
+    """Throughput and the share of time spent waiting for data."""
+
+    def __init__(self, images_per_step: int) -> None:
+        """Start the clock.
+
+        Args:
+            images_per_step: over all processes.
+        """
+        self.images_per_step, self.steps, self.waited = images_per_step, 0, 0.0
+        self.read_at = self.lapped_at = time.perf_counter()
+
+    def watch(self, batches: Iterable[T]) -> Iterator[T]:
+        """Hand the batches on, timing the wait for each."""
+        iterator = iter(batches)
+        while True:
+            before = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - before
+            self.steps += 1
+            yield batch
+
+    def read(self) -> dict[str, float]:
+        """`images_per_second` (all processes) and `data_wait_fraction` since the last reading."""
+        now = time.perf_counter()
+        elapsed = now - self.read_at
+        numbers = {
+            "images_per_second": self.steps * self.images_per_step / elapsed,
+            "data_wait_fraction": self.waited / elapsed,
+        }
+        self.steps, self.waited, self.read_at = 0, 0.0, now
+        return numbers
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        elapsed, self.lapped_at = now - self.lapped_at, now
+        return elapsed
 
 
 def to_floats(values: dict[str, Tensor]) -> dict[str, float]:

@@ -12,11 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
 from train.data import Crops, Schedule, make_loader, random_resized_crop
+from train.randomness import uniforms
 from train.sources import open_images
 
 
@@ -62,8 +64,6 @@ def test_crops_equal_pillow_cropping_and_resizing_the_decoded_image(tmp_path: Pa
     batch = Crops(table, config).__getitems__([(0, 0), (0, 4 - 1)])
     assert batch.crops.shape == (2, 2, 3, 32, 32)
     assert batch.crops.dtype == torch.uint8
-    from train.randomness import uniforms
-
     for row, index in enumerate([0, 3]):
         image = Image.open(table[index]["image"]["path"]).convert("RGB")
         for view in range(2):
@@ -78,8 +78,6 @@ def test_a_large_jpeg_decoded_small_gives_nearly_the_same_crop(tmp_path: Path):
     big.resize((2000, 1500), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
     config = small_config(tmp_path, tmp_path)
     crops = Crops(open_images(str(tmp_path)), config).__getitems__([(0, 0)]).crops[0].float()
-    from train.randomness import uniforms
-
     whole = Image.open(tmp_path / "a.jpg").convert("RGB")
     for view in range(2):
         draw = uniforms(0, 0, np.array([0]), f"crop {view}", 22)[0]
@@ -94,8 +92,6 @@ def test_crop_boxes_are_distributed_as_torchvisions():
     image = torch.empty(3, height, width)
     theirs = np.array([RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
     mine = np.stack([ours[:, 1], ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 2] - ours[:, 0]], 1)  # top left h w
-    from scipy import stats
-
     for column in range(4):
         assert stats.ks_2samp(mine[:, column], theirs[:, column]).pvalue > 1e-4
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter1d
 
 from train import perturb
 from train.config import SpdConfig
@@ -70,8 +71,6 @@ def test_the_pasted_core_is_the_jittered_source():
 
 
 def test_alpha_equals_a_numerically_blurred_box():
-    from scipy.ndimage import gaussian_filter1d
-
     start, length, size, fine = 20, 9, 64, 51
     for sigma in (0.6, 1.5, 4.0):
         box = np.zeros(size * fine)

@@ -10,6 +10,7 @@ from PIL import Image
 from tests.train.helpers import arguments, small_config, write_photos
 from train.__main__ import main
 from train.data import Crops
+from train.randomness import permutation
 from train.sources import open_images
 from train.views import ViewMaker
 
@@ -22,8 +23,6 @@ def test_the_sheet_shows_the_views_of_the_first_step(tmp_path: Path):
     sheet = np.asarray(Image.open(sheet_path))
     assert sheet.shape == (6 * 38 + 6 + 16, 6 * 38 + 6, 3)
     config = small_config(photos, tmp_path)
-    from train.randomness import permutation
-
     keys = [(0, int(i)) for i in permutation(0, 0, 10)[:6]]
     views = ViewMaker(config, (0, 0, 0), (1, 1, 1), torch.device("cpu")).unnormalized(
         Crops(open_images(str(photos)), config).__getitems__(keys)
