@@ -9,6 +9,7 @@ import tyro
 
 from spd_weights.errors import SpdError
 from train.config import RECIPES, to_json
+from train.stopping import INTERRUPTED, Stopped
 
 _DESCRIPTION = """Pre-train a backbone, with or without SPot-the-Difference.
 
@@ -16,7 +17,8 @@ _DESCRIPTION = """Pre-train a backbone, with or without SPot-the-Difference.
   accelerate launch --multi_gpu -m train simsiam --data.train hf:ILSVRC/imagenet-1k --out runs/in1k
 
 The same command again goes on where the run was interrupted. RECIPE --help explains every option.
-Exit codes: 0 done, 2 something to mend (the message says what), 130 interrupted (the run can go on)."""
+SIGTERM, SIGUSR1, Ctrl-C and --max-hours finish the step and save. Exit codes: 0 done, 2 something to mend (the
+message says what), 75 stopped and saved (start it again; for a scheduler to requeue), 130 Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,12 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        if _first():
+            print(stopped, file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    if int(os.environ.get("RANK", 0)) == 0:
+        print("interrupted at once; the same command goes on from the last checkpoint, if any", file=sys.stderr)
+        return INTERRUPTED
+    if _first():
         print(f"exported {export}\nload it with timm.create_model('local-dir:{export}', pretrained=True)")
     return 0
+
+
+def _first() -> bool:
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 if __name__ == "__main__":

@@ -32,8 +32,8 @@ class Checkpoint:
     """JSON-ready: whatever else the run goes on from."""
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep`.
+def save(folder: Path, checkpoint: Checkpoint, keep: int, milestone_every: int | None = None) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep` and the milestones.
 
     A crash at any moment leaves the older ones untouched and this one complete or absent.
 
@@ -41,9 +41,33 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         folder: the run's checkpoints/.
         checkpoint: what to write.
         keep: at least 1.
+        milestone_every: checkpoints at multiples of so many steps stay for good.
+
+    Raises:
+        SpdError: it could not be written; the ones from before are still there.
     """
     final = folder / f"step-{checkpoint.step:08d}"
     beside = folder / f".{final.name}.tmp"
+    try:
+        _write(beside, checkpoint)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(beside, final)
+        _fsync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        older = next((path.name for path in _steps(folder)), None)
+        there = f"{older} is still there, and the same command goes on from it" if older else "none was there before"
+        raise SpdError(f"the checkpoint {final} could not be written: {error}. Make room; {there}.") from error
+    # Any later one was passed over as damaged when the run went on from an earlier one.
+    newest = [path for path in _steps(folder) if _number(path) <= checkpoint.step][:keep]
+    for path in _steps(folder):
+        if path not in newest and (not milestone_every or _number(path) % milestone_every):
+            shutil.rmtree(path, ignore_errors=True)
+    return final
+
+
+def _write(beside: Path, checkpoint: Checkpoint) -> None:
+    """All of a checkpoint's files, on the disk and not only in its cache."""
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     tensors, rest = _split_tensors(checkpoint.optimizer)
@@ -58,12 +82,6 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     (beside / _STATE).write_text(json.dumps(state))
     for path in (*beside.iterdir(), beside):
         _fsync(path)
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(beside, final)
-    _fsync(folder)
-    for old in _steps(folder)[keep:]:
-        shutil.rmtree(old)
-    return final
 
 
 def load_newest(folder: Path, warn: Any = print) -> Checkpoint | None:
@@ -90,14 +108,28 @@ def load_newest(folder: Path, warn: Any = print) -> Checkpoint | None:
 
 
 def restore(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's tensors where they were."""
-    method.load_state_dict(checkpoint.model)
-    optimizer.load_state_dict(checkpoint.optimizer)
+    """Put a checkpoint's tensors where they were.
+
+    Raises:
+        SpdError: they are those of another model.
+    """
+    try:
+        method.load_state_dict(checkpoint.model)
+        optimizer.load_state_dict(checkpoint.optimizer)
+    except (RuntimeError, ValueError) as error:
+        raise SpdError(
+            f"the checkpoint of step {checkpoint.step} holds another model than this command builds; restore "
+            f"config.json and checkpoints/ of one run, or name another --out. {error}"
+        ) from error
 
 
 def _steps(folder: Path) -> list[Path]:
     """Complete checkpoints, newest first."""
     return sorted(folder.glob("step-*"), reverse=True)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _split_tensors(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -196,6 +196,8 @@ class CheckpointConfig:
     """Steps between checkpoints, besides the one at the end of each epoch."""
     keep: int = 2
     """How many of the newest checkpoints stay."""
+    milestone_epochs: int | None = None
+    """Epochs between checkpoints that stay for good."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +224,8 @@ class Config:
     """Print the resolved configuration as JSON and stop."""
     preview: Path | None = None
     """Write a sheet of views to this PNG file and stop: what the model would see."""
+    max_hours: float | None = None
+    """Save and exit with code 75 after so many hours, within a scheduler's time limit; the same command goes on."""
     log_every: int = 10
     """Steps between the lines of metrics.jsonl."""
 

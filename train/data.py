@@ -1,6 +1,7 @@
 """Crops out of a table of encoded images: which step sees which, and each decoded once a visit."""
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -195,7 +196,13 @@ def make_loader(dataset: Crops, schedule: Schedule, start: int, stop: int, worke
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_leave_the_group,
     )
+
+
+def _leave_the_group(worker: int) -> None:
+    """Ctrl-C and schedulers signal the whole process group; a worker has to live until the step is done."""
+    os.setpgrp()
 
 
 def _as_it_is(batch: Batch) -> Batch:

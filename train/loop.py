@@ -1,6 +1,5 @@
 """The training loop. From here a step is two hops deep: the views, and the method's forward."""
 
-import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ from spd_weights.errors import SpdError
 from train import checkpoint
 from train.config import Config, recipe_name
 from train.data import Batch, Crops, make_loader
+from train.guard import LossGuard
 from train.monitors import Bar, Clock, MetricsLog, feature_std, to_floats
 from train.optim import set_learning_rate
 from train.record import export_run, finished_export
 from train.setup import Run, begin
+from train.stopping import Stopped, StopRequest, verdict
 from train.validate import open_validation, validate
 from train.views import ViewMaker
 
@@ -30,40 +31,46 @@ def pretrain(config: Config) -> Path:
         The export's folder.
 
     Raises:
-        SpdError: something is not usable (see `begin`), too many images are unreadable, or the loss is
-            no longer a number.
+        SpdError: something is not usable (see `begin`), too many images are unreadable, the loss stays
+            no number, or the disk is full.
+        Stopped: a signal or the time limit ended it early, its state saved.
     """
     if (export := finished_export(config)) and config.resume == "auto":
         return export
-    run = begin(config)
-    accelerator, optimizer = run.accelerator, run.optimizer
+    with StopRequest(config.max_hours) as stop:
+        run = begin(config)
+        train(run, stop)
+    return export_run(run)
+
+
+def train(run: Run, stop: StopRequest) -> None:
+    """Take the steps that are left; raises as `pretrain`."""
+    config, accelerator = run.config, run.accelerator
     make_views = ViewMaker(config, run.mean, run.std, accelerator.device)
     loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)
     log = MetricsLog(config.out / "metrics.jsonl", run.start) if accelerator.is_main_process else None
-    clock = Clock(config.optim.batch_size)
+    clock, guard = Clock(config.optim.batch_size), LossGuard(run.method, run.progress)
     validation = open_validation(config, run.images)
     run.wrapped.train()
     with Bar(_title(config), run.start, run.steps, accelerator.is_main_process) as bar:
         for step, batch in enumerate(clock.watch(loader), run.start):
+            done = step + 1
             _report_bad_images(batch, run, bar)
-            lr = set_learning_rate(optimizer, config.optim, step, run.schedule.steps_per_epoch)
+            lr = set_learning_rate(run.optimizer, config.optim, step, run.schedule.steps_per_epoch)
             torch.manual_seed(config.seed + step)  # for dropout and the like: a resume has nothing to restore
 
-            parts = batch.split(config.optim.accumulate)
-            for part in parts:
-                with nullcontext() if part is parts[-1] else accelerator.no_sync(run.wrapped):
-                    out = run.wrapped(make_views(part))
-                    loss = out["loss_base"]
-                    if config.spd.weight > 0:
-                        loss = loss + config.spd.weight * out["loss_spd"]
-                    accelerator.backward(loss / len(parts))
-            optimizer.step()
-            optimizer.zero_grad()
+            guard.before_step()
+            out = _forward_backward(run, make_views, batch)
+            loss, gradient_norm, stopping = _agree(run, out["loss"], stop)
+            if guard.accepts(loss, gradient_norm):
+                run.optimizer.step()
+            else:
+                bar.message(f"step {done} is skipped: its loss is {loss:g}, its gradient's norm {gradient_norm:g}")
+            run.optimizer.zero_grad()
 
-            done = step + 1
             metrics = None
             if done % config.log_every == 0 or done == run.steps:
-                metrics = _measure(run, done, loss, out, lr) | clock.read()
+                metrics = _measure(run, done, out, lr) | clock.read()
                 run.progress["metrics"] = metrics
                 if log:
                     log.write(**metrics)
@@ -73,27 +80,64 @@ def pretrain(config: Config) -> Path:
                 bar.message(f"epoch {done // run.schedule.steps_per_epoch}: {accuracy}")
                 if log:
                     log.write(step=done, **accuracy)
-            if _checkpoint_due(done, run):
+            if stopping or guard.hopeless or _checkpoint_due(done, run):
                 run.progress["seconds"] += clock.lap()
                 _save(run, done)
-    return export_run(run)
+            _end_early(run, done, guard, stopping)
 
 
-def _measure(run: Run, done: int, loss: Tensor, out: dict[str, Tensor], lr: float) -> dict[str, Any]:
-    """The step's numbers, averaged over processes; of the batch's last part, where it has several.
+def _forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str, Tensor]:
+    """Leave the batch's gradients in the parameters; returns what the method gave for its last part, and `loss`."""
+    accelerator, weight = run.accelerator, run.config.spd.weight
+    parts = batch.split(run.config.optim.accumulate)
+    for part in parts:
+        with nullcontext() if part is parts[-1] else accelerator.no_sync(run.wrapped):
+            out = run.wrapped(make_views(part))
+            loss = out["loss_base"]
+            if weight > 0:
+                loss = loss + weight * out["loss_spd"]
+            accelerator.backward(loss / len(parts))
+    return out | {"loss": loss}
 
-    Reading them waits for the device, so it is not done at every step.
+
+@torch.no_grad()
+def _agree(run: Run, loss: Tensor, stop: StopRequest) -> tuple[float, float, tuple[str, int] | None]:
+    """The step's loss and gradient norm over all processes, and whether one of them was told to stop.
+
+    One small reduction, read at once: what follows has to be decided alike everywhere.
     """
-    scalars = {"loss": loss.detach(), "loss_base": out["loss_base"].detach()}
+    accelerator = run.accelerator
+    gradients = [p.grad for p in run.method.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients).float()
+    if accelerator.scaler is not None:  # fp16: gradients that overflow are its own business
+        norm = torch.zeros_like(norm)
+    votes = torch.tensor(stop.votes(), device=loss.device)
+    everyones = accelerator.reduce(torch.cat([loss.detach().float()[None], norm[None], votes]), "mean")
+    loss_mean, gradient_norm, *votes = everyones.tolist()
+    return loss_mean, gradient_norm, verdict(votes)
+
+
+def _end_early(run: Run, done: int, guard: LossGuard, stopping: tuple[str, int] | None) -> None:
+    """Raise, if this is where the run has to end; its state was saved."""
+    where = f"saved in {run.config.out / 'checkpoints'} after step {done} of {run.steps}"
+    if guard.hopeless:
+        raise SpdError(
+            f"{guard.state['in_a_row']} steps in a row had a loss or gradient that is no number, or 10 times the "
+            f"usual one: lower --optim.lr, or use --precision bf16 instead of fp16. The weights from before them "
+            f"are {where}."
+        )
+    if stopping and done < run.steps:
+        reason, code = stopping
+        raise Stopped(f"stopped by {reason}; {where}. The same command goes on.", code)
+
+
+def _measure(run: Run, done: int, out: dict[str, Tensor], lr: float) -> dict[str, Any]:
+    """The step's numbers, averaged over processes; of the batch's last part, where it has several."""
+    scalars = {"loss": out["loss"].detach(), "loss_base": out["loss_base"].detach()}
     if "loss_spd" in out:
         scalars |= {"loss_spd": out["loss_spd"].detach(), "spd_accuracy": out["spd_accuracy"]}
     scalars["feature_std"] = feature_std(out["features"])
     values = to_floats(run.accelerator.reduce(scalars, "mean"))
-    if not math.isfinite(values["loss"]):
-        raise SpdError(
-            f"the loss became {values['loss']} by step {done}: lower --optim.lr, or use --precision bf16 instead of "
-            f"fp16. The checkpoints in {run.config.out / 'checkpoints'} are from before."
-        )
     names = ("loss", "loss_base", "loss_spd", "spd_accuracy")
     return {
         "step": done,
@@ -128,10 +172,23 @@ def _epoch_ends(done: int, run: Run) -> bool:
 
 
 def _save(run: Run, done: int) -> None:
+    """Save on the first process; where that fails, end on all of them."""
+    failure, config = "", run.config
     if run.accelerator.is_main_process:
         state = checkpoint.Checkpoint(done, run.method.state_dict(), run.optimizer.state_dict(), run.progress)
-        checkpoint.save(run.config.out / "checkpoints", state, run.config.checkpoint.keep)
-    run.accelerator.wait_for_everyone()
+        milestones = config.checkpoint.milestone_epochs
+        try:
+            checkpoint.save(
+                config.out / "checkpoints",
+                state,
+                config.checkpoint.keep,
+                milestones and milestones * run.schedule.steps_per_epoch,
+            )
+        except SpdError as error:
+            failure = str(error)
+    failed = torch.tensor(float(bool(failure)), device=run.accelerator.device)
+    if run.accelerator.reduce(failed, "sum").item():
+        raise SpdError(failure or "the first process could not save")
 
 
 def _title(config: Config) -> str:

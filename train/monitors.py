@@ -1,9 +1,11 @@
 """Watching a run: the progress bar on the terminal, metrics.jsonl beside it, and the clock behind both."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -14,6 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from torch import Tensor
+
+from spd_weights.errors import SpdError
+from spd_weights.files import write_text
 
 T = TypeVar("T")
 
@@ -38,9 +43,12 @@ class MetricsLog:
 
         Args:
             path: the file; made if absent.
-            first_step: lines of this step and later are dropped.
+            first_step: lines of later steps are dropped.
+
+        Raises:
+            SpdError: it cannot be written.
         """
-        kept = []
+        self.path, kept = path, []
         if path.exists():
             for line in path.read_text().splitlines():
                 try:
@@ -48,13 +56,30 @@ class MetricsLog:
                         kept.append(line + "\n")
                 except (ValueError, KeyError):  # the line that a crash cut short
                     continue
-        path.write_text("".join(kept))
-        self.file = path.open("a")
+        with self._explained():
+            write_text(path, "".join(kept))
+            self.file = path.open("a")
 
     def write(self, **values: Any) -> None:
-        """Append a line and flush it, so that `tail -f` and a crash both see it."""
-        self.file.write(json.dumps(values) + "\n")
-        self.file.flush()
+        """Append a line and flush it, so that `tail -f` and a crash both see it; NaN, which JSON has not, is null.
+
+        Raises:
+            SpdError: it cannot be written.
+        """
+        values = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+        with self._explained():
+            self.file.write(json.dumps(values) + "\n")
+            self.file.flush()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpdError(
+                f"{self.path} cannot be written: {error.strerror}. Mend that; the same command goes on from the "
+                f"newest checkpoint."
+            ) from error
 
 
 class Bar:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from train.views import memory_layout
 
 _CONFIG = "config.json"
 # What may change between the first launch and a resumed one without changing what the run computes.
-_FREE = {"out", "resume", "compile", "log_every", "checkpoint", "data.workers", "optim.max_steps"}
+_FREE = {"out", "resume", "compile", "log_every", "max_hours", "checkpoint", "data.workers", "optim.max_steps"}
 
 
 @dataclass
@@ -60,6 +61,8 @@ def begin(config: Config) -> Run:
     """
     # Every process computes its own buffers alike (queue, batch statistics): none has to be sent at each step.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # Its successor says less, and torch before 2.13 does not have it.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp])
     images = open_images(config.data.train, labelled=isinstance(config, Supervised))
     classes = len(images.features["label"].names) if "label" in images.features else 0

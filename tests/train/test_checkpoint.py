@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from spd_weights.errors import SpdError
 from train import checkpoint
 from train.checkpoint import Checkpoint
 
@@ -62,6 +63,30 @@ def test_only_the_newest_are_kept(tmp_path: Path):
         save(tmp_path, step, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000100", "step-00001000"]
     assert checkpoint.load_newest(tmp_path).step == 1000
+
+
+def test_milestones_stay_for_good(tmp_path: Path):
+    for step in (10, 20, 30, 40, 50, 60):
+        model, optimizer = trained()
+        state = Checkpoint(step, model.state_dict(), optimizer.state_dict(), {})
+        checkpoint.save(tmp_path, state, keep=1, milestone_every=20)
+    assert sorted(int(p.name[5:]) for p in tmp_path.iterdir()) == [20, 40, 60]
+
+
+def test_a_damaged_newer_checkpoint_does_not_push_out_the_good_one(tmp_path: Path):
+    save(tmp_path, 1)
+    (save(tmp_path, 2) / "model.safetensors").unlink()
+    assert checkpoint.load_newest(tmp_path, lambda message: None).step == 1
+    save(tmp_path, 1, keep=1)  # the run goes on from step 1 and saves before it gets to step 2
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    assert checkpoint.load_newest(tmp_path).step == 1
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
+    save(tmp_path, 3)
+    other = nn.Linear(4, 5)
+    with pytest.raises(SpdError, match="step 3 holds another model"):
+        checkpoint.restore(checkpoint.load_newest(tmp_path), other, torch.optim.SGD(other.parameters()))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
