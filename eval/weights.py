@@ -133,7 +133,9 @@ def _check_loaded(model: nn.Module, weights: str, keys: set[str] | None) -> None
 
 
 def _cached_file(model: nn.Module) -> Path | None:
-    """The safetensors file timm read a Hub model from."""
+    """The safetensors file timm read a model of the Hub or of the catalog from."""
+    if file := model.pretrained_cfg.get("file"):
+        return Path(file)
     repository, _, revision = (model.pretrained_cfg.get("hf_hub_id") or "").partition("@")
     if not repository:
         return None

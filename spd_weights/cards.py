@@ -9,14 +9,21 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+import timm
+import torch
 from huggingface_hub import EvalResult, ModelCardData
 
-from spd_weights.results import model_index, summarise
+from spd_weights.results import markdown, model_index
 
 PAPER_ID = "arXiv:2207.14315"
 UNKNOWN = "not recorded"
 
-_METHODS = {"simsiam": "SimSiam", "moco": "MoCo", "simclr": "SimCLR", "supervised": "Supervised"}
+_PREVIEW = """
+What the model saw, an image a row: anchor, second view, positive, negative, where it was changed, and the change.
+
+![A sheet of training views](preview.png)
+"""
+_METHODS = {"simsiam": "SimSiam", "moco": "MoCo", "simclr": "SimCLR", "supervised": "Supervised", "adapt": "adapted"}
 
 
 def tag(training: Mapping[str, Any]) -> str:
@@ -47,7 +54,9 @@ def render(
     results: Mapping[str, Any] | None = None,
     *,
     repo: str | None = None,
+    name: str | None = None,
     weights_sha256: str | None = None,
+    preview: bool = False,
 ) -> str:
     """Render a card: YAML metadata and Markdown.
 
@@ -55,7 +64,10 @@ def render(
         training: The content of training.json.
         results: The content of results.json, or None where nothing was evaluated.
         repo: `owner/name` on the Hub, or None before publication.
-        weights_sha256: Digest of model.safetensors: only these weights' results are shown. None shows all.
+        name: The catalog's name of weights that come with this package, else None.
+        weights_sha256: Digest of model.safetensors: these weights' results stand first, others' beside. None takes
+            every result for theirs.
+        preview: A preview.png lies beside the card: what the model saw in training.
 
     Returns:
         The text of README.md, the same for the same input.
@@ -67,13 +79,15 @@ def render(
         image_size=_known(training.get("image_size")),
         mean=_known(training.get("mean")),
         std=_known(training.get("std")),
-        repo=repo or "<owner>/<name>",
+        **_loading(repo, name),
+        **_anomalib(str(training.get("architecture"))),
+        preview=_PREVIEW if preview else "",
         data=_data_section(training),
         recipe=_recipe(training),
         command=_known(training.get("command")),
         compute=_compute(training),
         final=_final(training),
-        results=_results(summarise(results, weights_sha256)),
+        results=markdown(results, weights_sha256),
     )
     return f"---\n{_metadata(training, model_index(results, weights_sha256)).to_yaml()}\n---\n{body}"
 
@@ -165,23 +179,30 @@ def _final(training: Mapping[str, Any]) -> str:
     return f"| quantity | value |\n| --- | ---: |\n{rows}"
 
 
-def _results(entries: list[dict[str, Any]]) -> str:
-    if not entries:
-        return "Not measured."
-    lines = [
-        "Mean over the categories, each the mean over its seeds. One by one: `results.json`.",
-        "",
-        "| data | protocol | method | metric | value | categories | seeds |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: |",
-    ]
-    for entry in entries:
-        cells = [entry[key] for key in ("dataset", "protocol", "method", "metric")]
-        if entry["value"] is None:
-            lines.append(f"| {' | '.join(cells)} | not measured: {entry['reason']} | | |")
-        else:
-            value = f"{entry['value']:.4f} | {entry['categories']} | {entry['seeds']}"
-            lines.append(f"| {' | '.join(cells)} | {value} |")
-    return "\n".join(lines)
+def _loading(repo: str | None, name: str | None) -> dict[str, str]:
+    if name is not None:
+        pin = "The file comes with the package spd-weights: no network is needed."
+        return {"imports": "import spd_weights  # registers the name\nimport timm", "source": name, "pin": pin}
+    pin = (
+        "Plain timm is enough. Add `@<commit sha>` to the name to pin the revision; without the Hub, "
+        "`local-dir:<folder of this file>` is the name."
+    )
+    return {"imports": "import timm", "source": f"hf-hub:{repo or '<owner>/<name>'}", "pin": pin}
+
+
+def _anomalib(architecture: str) -> dict[str, object]:
+    """The stages that PaDiM and PatchCore read: of strides 4, 8 and 16, or all where there are no such."""
+    if not timm.is_model(architecture):
+        return {"padim_layers": UNKNOWN, "patchcore_layers": UNKNOWN, "n_features": UNKNOWN}
+    with torch.device("meta"):
+        backbone: Any = timm.create_model(architecture, features_only=True)
+    stages = backbone.feature_info.get_dicts()
+    padim = [stage for stage in stages if stage["reduction"] in (4, 8, 16)] or stages
+    return {
+        "padim_layers": [stage["module"] for stage in padim],
+        "patchcore_layers": [stage["module"] for stage in padim if stage["reduction"] > 4],
+        "n_features": min(100, sum(stage["num_chs"] for stage in padim)),
+    }
 
 
 def _data(training: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,8 +19,8 @@ from spd_weights.files import read_json, write_json
 
 Status = Literal["planned", "released", "bundled"]
 
-_NAME = re.compile(r"(?P<entrypoint>(?P<architecture>[a-z0-9_]+)_spd)\.(?P<tag>[a-z0-9_]+)")
-_METHODS = ("simsiam", "moco", "simclr", "supervised")
+NAME = re.compile(r"(?P<entrypoint>(?P<architecture>[a-z0-9_]+)_spd)\.(?P<tag>[a-z0-9_]+)")
+_METHODS = ("simsiam", "moco", "simclr", "supervised", "adapt")
 _PIN_PATTERNS = {
     "repo": r"(?!.*\.\.)[\w-][\w.-]*/[\w-][\w.-]*",
     "revision": r"[0-9a-f]{40}",
@@ -33,7 +33,7 @@ _GOLDEN: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 _RESULTS: dict[str, type | tuple[type, ...]] = {
     "dataset": str, "protocol": str, "method": str, "metric": str, "value": (int, float), "categories": int,
-    "seeds": int,
+    "seeds": int, "spread": (int, float, type(None)),
 }  # fmt: skip
 _PINNED: dict[str, tuple[str, ...]] = {
     "planned": (),
@@ -98,7 +98,8 @@ class Row:
     @property
     def command(self) -> str:
         """What trains it."""
-        options = f"--model.arch {self.architecture} --spd.weight {self.spd_weight:g}"
+        start = " --model.init <weights to start from>" if self.recipe == "adapt" else ""
+        options = f"--model.arch {self.architecture}{start} --spd.weight {self.spd_weight:g}"
         return f"python -m train {self.recipe} {options} --data.train <{self.data} folder>"
 
     def as_json(self) -> str:
@@ -142,6 +143,12 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
     return rows
 
 
+def card_folder(name: str) -> Path | None:
+    """Where a clone keeps a weight's card and its sources: `model_cards/<name>`; None where there is no clone."""
+    cards = catalog_path().parent.parent / "model_cards"
+    return cards / name if cards.is_dir() else None
+
+
 def put_row(row: Row, path: Path | None = None) -> str:
     """Write a row into a catalog, in the place of the one of that name or at the end.
 
@@ -155,14 +162,19 @@ def put_row(row: Row, path: Path | None = None) -> str:
     rows = load_catalog(path)
     change = "unchanged" if rows.get(row.name) == row else "replaced" if row.name in rows else "added"
     if change != "unchanged":
-        if problem := _problem(asdict(row)):
-            raise SpdError(f"{path} is as it was: row {row.name!r}: {problem}")
+        check_row(row)
         values = [asdict(each) for each in {**rows, row.name: row}.values()]
         try:
             write_json(path, {"schema": 1, "rows": values})
         except OSError as error:
             raise SpdError(f"{path} cannot be written: {error.strerror}; the row to paste:\n{row.as_json()}") from error
     return change
+
+
+def check_row(row: Row) -> None:
+    """Raise SpdError where a row could not stand in a catalog."""
+    if problem := _problem(asdict(row)):
+        raise SpdError(f"{catalog_path()} is as it was: row {row.name!r}: {problem}")
 
 
 def default_row(rows: Mapping[str, Row], entrypoint: str) -> Row:
@@ -200,7 +212,7 @@ def _problem(values: Any) -> str | None:
     for key in ("licence", "counterpart"):
         if not isinstance(values[key], str | None):
             return f"{key} must be a text or null, not {values[key]!r}"
-    weight, match = values["spd_weight"], _NAME.fullmatch(values["name"])
+    weight, match = values["spd_weight"], NAME.fullmatch(values["name"])
     if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
         return f"spd_weight must be a number >= 0, not {weight!r}"
     if match is None or match["architecture"] != values["architecture"]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from spd_weights import cards, hub
-from spd_weights.catalog import catalog_path, find, load_catalog, put_row
+from spd_weights import cards, hub, release, results
+from spd_weights.bundle import bundle
+from spd_weights.catalog import card_folder, catalog_path, find, load_catalog, put_row
 from spd_weights.convert import convert
 from spd_weights.doctor import examine
 from spd_weights.errors import SpdError
-from spd_weights.export import CARD, RESULTS, TRAINING, WEIGHTS
+from spd_weights.export import CARD, PREVIEW, RESULTS, TRAINING, WEIGHTS
 from spd_weights.files import read_json, sha256, write_text
 from spd_weights.publish import publish
 
@@ -92,12 +93,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--private", action="store_true", help="make the repository private")
     command.add_argument("--dry-run", action="store_true", help="only say what would change")
     command.add_argument("--tag", metavar="TAG", help="mark the commit with a tag, such as v1")
-    command.add_argument("--licence", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
     command.add_argument("--update-catalog", action="store_true", help="write the row that pins it into the catalog")
+    _add_licences(command)
     command.set_defaults(run=_publish)
 
-    command = commands.add_parser("card", help="render README.md of an export from its training.json and results.json")
-    command.add_argument("directory", type=Path, metavar="DIR", help="an export")
+    command = commands.add_parser(
+        "bundle", help="put an export into the package itself, in half precision (in a clone)"
+    )
+    command.add_argument("directory", type=Path, metavar="DIR", help="an export; the one without SPD of a pair first")
+    command.add_argument("--name", help="such as mobilenetv2_100_spd.adapt_steel (default: by the training record)")
+    command.add_argument(
+        "--results", type=Path, metavar="FILE", help="results.json of python -m eval --weights NAME, once bundled"
+    )
+    _add_licences(command)
+    command.set_defaults(run=_bundle)
+
+    command = commands.add_parser("card", help="render README.md from training.json and results.json beside it")
+    command.add_argument("target", metavar="NAME|DIR", help="an export, or a weight whose card is in model_cards/")
     command.set_defaults(run=_card)
 
     command = commands.add_parser("convert", help="turn a checkpoint of other code into an export")
@@ -109,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="say what is wrong with this installation (exit code 1)")
     command.set_defaults(run=_doctor)
     return parser
+
+
+def _add_licences(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--licence", metavar="ID", help="of the weights, as the Hub spells it, such as apache-2.0")
+    command.add_argument("--data-licence", metavar="ID", help="of the training data, such as cc-by-4.0")
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -160,8 +177,9 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 def _publish(arguments: argparse.Namespace) -> None:
     done = publish(
-        arguments.directory, arguments.repo, arguments.private, arguments.dry_run, arguments.tag, arguments.licence
-    )
+        arguments.directory, arguments.repo, arguments.private, arguments.dry_run, arguments.tag, arguments.licence,
+        arguments.data_licence,
+    )  # fmt: skip
     for name, change in done.changes.items():
         print(f"{change:<9}  {name}")
     if done.row is None:
@@ -171,16 +189,38 @@ def _publish(arguments: argparse.Namespace) -> None:
     print(f"load: timm.create_model('hf-hub:{done.repo}@{done.tag or done.commit}', pretrained=True)")
     if arguments.update_catalog and not arguments.dry_run:
         print(f"{catalog_path()}: row {done.row.name} {put_row(done.row)}")
+        if folder := release.keep_card(done.row.name, done.files):
+            print(folder)
     else:
         print(f"the catalog row that pins it:\n{done.row.as_json()}")
 
 
+def _bundle(arguments: argparse.Namespace) -> None:
+    row, folder, moved = bundle(
+        arguments.directory, arguments.name, arguments.results, arguments.licence, arguments.data_licence
+    )
+    print(f"{folder}: {(row.bytes or 0) / 1e6:.1f} MB, norms of its feature maps within {moved:.0e} of the export's")
+    print(f"{catalog_path()}: row {row.name}, {card_folder(row.name)}")
+    print(f'load: import timm, spd_weights; timm.create_model("{row.name}", pretrained=True)')
+    if row.results is None:
+        print(f"not measured: run python -m eval --weights {row.name} …, then this again with --results")
+
+
 def _card(arguments: argparse.Namespace) -> None:
-    directory: Path = arguments.directory
-    training = read_json(directory / TRAINING)
-    results = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else None
-    write_text(directory / CARD, cards.render(training, results, weights_sha256=sha256(directory / WEIGHTS)))
-    print(directory / CARD)
+    directory = Path(arguments.target)
+    if directory.is_dir():
+        training = read_json(directory / TRAINING)
+        measured = results.read(directory / RESULTS) if (directory / RESULTS).is_file() else None
+        digest, preview = sha256(directory / WEIGHTS), (directory / PREVIEW).is_file()
+        write_text(directory / CARD, cards.render(training, measured, weights_sha256=digest, preview=preview))
+        print(directory / CARD)
+        return
+    row = find(arguments.target)
+    text = release.card_again(row)
+    bundled = [(catalog_path().parent / str(row.file)).with_name(CARD)] if row.status == "bundled" else []
+    for path in (catalog_path().parent.parent / "model_cards" / row.name / CARD, *bundled):
+        write_text(path, text)
+        print(path)
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -24,13 +24,16 @@ from spd_weights.files import read_json, replacing, sha256, write_json, write_te
 
 WEIGHTS, CONFIG, CARD, TRAINING = "model.safetensors", "config.json", "README.md", "training.json"
 EXPORT_FILES = (WEIGHTS, CONFIG, CARD, TRAINING)
-RESULTS = "results.json"  # optional: what `python -m eval` measured, rendered into the card
+# Optional, shown on the card: what `python -m eval` measured, and the sheet that `python -m train --preview` draws.
+RESULTS, PREVIEW = "results.json", "preview.png"
 
 _REMEDY = "export the run again, or pull the folder again"
 _CONFIG_NEEDS = ("architecture", "image_size", "in_chans", "mean", "std")
 
 
-def export_backbone(backbone: nn.Module, directory: Path, training: Mapping[str, Any]) -> Path:
+def export_backbone(
+    backbone: nn.Module, directory: Path, training: Mapping[str, Any], *, tag: str | None = None, half: bool = False
+) -> Path:
     """Write a backbone as an export: weights, config.json, training.json and the card.
 
     The folder appears complete or not at all; an earlier export of the same name is replaced.
@@ -41,6 +44,8 @@ def export_backbone(backbone: nn.Module, directory: Path, training: Mapping[str,
         training: What is known about the run. `architecture` (the stock timm name), `image_size` (pixels),
             `in_chans`, `mean` and `std` (in [0, 1], one a channel) are needed; whatever else is missing is
             rendered as "not recorded".
+        tag: What config.json calls the weights; None takes `cards.tag(training)`.
+        half: Keep matrices and kernels in float16, half the bytes; vectors (batch norm's) stay float32.
 
     Returns:
         The folder.
@@ -51,13 +56,13 @@ def export_backbone(backbone: nn.Module, directory: Path, training: Mapping[str,
     """
     if missing := [key for key in _CONFIG_NEEDS if training.get(key) is None]:
         raise SpdError(f"cannot export to {directory}: the training record lacks {', '.join(missing)}")
-    tensors = _portable(backbone.state_dict())
-    config = _timm_config(training)
+    tensors = _portable(backbone.state_dict(), half)
+    config = _timm_config(training, tag or cards.tag(training))
     where = f"the backbone to export to {directory}"
     config["spd"]["golden"] = golden.measure(_check_tensors(tensors, config, where), config)
     if not all(math.isfinite(stage["norm"]) for stage in config["spd"]["golden"]):
         raise SpdError(f"{where} gives features that are not finite: the training diverged")
-    with replacing(Path(directory), known=(*EXPORT_FILES, RESULTS)) as beside:
+    with replacing(Path(directory), known=(*EXPORT_FILES, RESULTS, PREVIEW)) as beside:
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         config["spd"]["sha256"] = sha256(beside / WEIGHTS)
         write_json(beside / CONFIG, config)
@@ -123,20 +128,21 @@ def _check_features(model: nn.Module, config: Mapping[str, Any], weights: Path) 
         )
 
 
-def _portable(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Undo wrappers' key prefixes and devices; floating tensors become float32."""
+def _portable(state: Mapping[str, torch.Tensor], half: bool) -> dict[str, torch.Tensor]:
+    """Undo wrappers' key prefixes and devices; floating tensors become float32, or float16 from two axes on."""
     portable = {}
     for key, value in state.items():
         parts = [part for part in key.split(".") if part != "_orig_mod"]
         while parts[0] == "module":
             parts.pop(0)
-        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        dtype = torch.float16 if half and value.ndim > 1 else torch.float32
+        dtype = dtype if value.is_floating_point() else value.dtype
         # A clone, because safetensors refuses tensors that share memory.
         portable[".".join(parts)] = value.detach().to("cpu", dtype).contiguous().clone()
     return portable
 
 
-def _timm_config(training: Mapping[str, Any]) -> dict[str, Any]:
+def _timm_config(training: Mapping[str, Any], tag: str) -> dict[str, Any]:
     """Build config.json from the stock cfg's structure and the run's own facts.
 
     A stock cfg's tag, licence, url and test-time sizes describe other weights, so nothing is inherited but
@@ -148,7 +154,7 @@ def _timm_config(training: Mapping[str, Any]) -> dict[str, Any]:
     if stock["fixed_input_size"]:
         model_args["img_size"] = size
     pretrained_cfg = {
-        "tag": cards.tag(training),
+        "tag": tag,
         "license": training.get("licence"),
         "description": cards.title(training),
         "paper_ids": cards.PAPER_ID,
@@ -225,9 +231,11 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:600]
         raise SpdError(f"{where} does not fit a headless timm {architecture}: {detail}") from error
+    for key, value in model.state_dict().items():
+        # Halves, as in a bundled file, are widened without loss; anything else would be cast silently.
+        if tensors[key].dtype not in {value.dtype, torch.float16 if value.is_floating_point() else value.dtype}:
+            raise SpdError(f"{where} holds {tensors[key].dtype} in {key}, not {value.dtype}; {_REMEDY}")
     for key, value in tensors.items():
-        if value.is_floating_point() and value.dtype != torch.float32:
-            raise SpdError(f"{where} holds {value.dtype} in {key}, not float32; {_REMEDY}")
         if not torch.isfinite(value).all():
             raise SpdError(f"{where} holds values that are not finite in {key}: the training diverged")
     return model

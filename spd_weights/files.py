@@ -32,6 +32,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def digest_of(content: Path | bytes) -> str:
+    """The sha256 of a file, or of what shall be one."""
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256(content)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 

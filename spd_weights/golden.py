@@ -55,6 +55,11 @@ def pattern(channels: int, height: int, width: int) -> torch.Tensor:
     return torch.stack(planes).to(torch.float32) / 255
 
 
+def distance(expected: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> float:
+    """The largest difference of a stage's norm, relative to the norm."""
+    return max(abs(float(now["norm"] / then["norm"]) - 1) for then, now in zip(expected, found, strict=True))
+
+
 def difference(expected: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> str | None:
     """Compare what `measure` gave then and now.
 

@@ -15,8 +15,8 @@ from huggingface_hub.hf_api import RepoFile
 from spd_weights import golden, verified
 from spd_weights.catalog import Row, catalog_path, find, load_catalog
 from spd_weights.errors import SpdError
-from spd_weights.export import CONFIG, EXPORT_FILES, RESULTS, WEIGHTS, check_export
-from spd_weights.files import replacing, sha256
+from spd_weights.export import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export
+from spd_weights.files import digest_of, replacing, sha256
 from spd_weights.hub_errors import explained
 from spd_weights.retry import patiently
 
@@ -91,7 +91,7 @@ def pull(weight: str | Row, revision: str | None = None, to: Path | None = None)
 def _copied(folder: Path, to: Path | None) -> Path:
     if to is None:
         return folder
-    with replacing(to, known=(*EXPORT_FILES, RESULTS)) as beside:
+    with replacing(to, known=(*EXPORT_FILES, RESULTS, PREVIEW)) as beside:
         for name in EXPORT_FILES:
             shutil.copyfile(folder / name, beside / name)
     return to
@@ -128,11 +128,6 @@ def is_same(content: Path | bytes, remote: RepoFile) -> bool:
         return digest_of(content) == remote.lfs.sha256
     blob = content if isinstance(content, bytes) else content.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest() == remote.blob_id
-
-
-def digest_of(content: Path | bytes) -> str:
-    """The sha256 of a file, or of what shall be one."""
-    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256(content)
 
 
 def _pull_repo(repo_id: str, revision: str | None) -> Path:

@@ -1,6 +1,5 @@
 """An export to the Hub: checked first, one commit, read back, and nothing half-published whatever fails."""
 
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -12,31 +11,18 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from spd_weights import cards, results, retry
-from spd_weights.catalog import Row, load_catalog
+from spd_weights import retry
+from spd_weights.catalog import Row
 from spd_weights.errors import SpdError
-from spd_weights.export import CARD, CONFIG, EXPORT_FILES, RESULTS, TRAINING, WEIGHTS, check_export
-from spd_weights.files import read_json, sha256
-from spd_weights.hub import digest_of, download, is_same, remote_files
+from spd_weights.export import CARD, CONFIG, TRAINING, WEIGHTS, check_export
+from spd_weights.files import digest_of, read_json, sha256
+from spd_weights.hub import download, is_same, remote_files
 from spd_weights.hub_errors import explained
+from spd_weights.release import Contents, contents, row
 from spd_weights.retry import TransportError, cause, patiently, pause_after
 
-_PROVENANCE = (
-    "method",
-    "spd_weight",
-    "data.name",
-    "init",
-    "seed",
-    "steps",
-    "config",
-    "command",
-    "environment",
-    "created",
-)
 _NOT_WEIGHTS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt", "LICENSE.md")
 _TAG = re.compile(r"(?!.*(\.\.|\.lock$))[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
-
-Contents = Mapping[str, Path | bytes]
 
 
 @dataclass(frozen=True)
@@ -49,6 +35,7 @@ class Published:
         commit: The commit that holds the files, 40 hexadecimal digits; None after a dry run of changes.
         url: The commit's page; None likewise.
         row: The catalog row that pins the commit; None likewise.
+        files: What was published.
         tag: The tag that marks the commit; None where none was asked for.
     """
 
@@ -57,6 +44,7 @@ class Published:
     commit: str | None
     url: str | None
     row: Row | None
+    files: Contents
     tag: str | None = None
 
 
@@ -67,6 +55,7 @@ def publish(
     dry_run: bool = False,
     tag: str | None = None,
     licence: str | None = None,
+    data_licence: str | None = None,
 ) -> Published:
     """Publish an export as one commit, and read it back.
 
@@ -81,6 +70,7 @@ def publish(
         tag: A name for the commit, such as v1.
         licence: Of the weights, as the Hub spells it; None takes the training record's. Where that has none
             either, the card says so and carries `license: unknown`.
+        data_licence: Of the training data, likewise.
 
     Returns:
         What changed, and the catalog row that pins it.
@@ -92,78 +82,44 @@ def publish(
     if tag is not None and (not _TAG.fullmatch(tag) or tag == "main" or re.fullmatch(r"[0-9a-f]{40}", tag)):
         raise SpdError(f"{tag!r} cannot be a tag; take a name such as v1, of letters, digits, dot and hyphen")
     config = check_export(directory)
-    training = _provenance(directory / TRAINING)
-    contents = _contents(directory, repo_id, licence)
-    if licence is not None:
-        training = {**training, "licence": licence}
+    files = contents(directory, repo=repo_id, licence=licence, data_licence=data_licence)
     api = HfApi(library_name="spd-weights")
     with explained(repo_id):
         if not dry_run and get_token() is None:
             raise SpdError("publishing needs a token: run hf auth login, or set HF_TOKEN")
-        head, changes = _compare(api, repo_id, contents, private)
+        head, changes = _compare(api, repo_id, files, private)
         if head is not None:
             _check_name_is_free(api, repo_id, head, config)
         _check_tag_is_free(api, repo_id, head, tag, _differ(changes))
         if dry_run and _differ(changes):
-            return Published(repo_id, changes, None, None, None)
+            return Published(repo_id, changes, None, None, None, files)
         if head is None:
             patiently(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
             head = patiently(lambda: api.model_info(repo_id)).sha
         assert head is not None
         commit = head
         if _differ(changes):
-            commit = _commit(api, repo_id, contents, head, cards.title(training))
-            _read_back(repo_id, commit, contents)
+            commit = _commit(api, repo_id, files, head, config["pretrained_cfg"]["description"])
+            _read_back(repo_id, commit, files)
         if tag is not None and not dry_run:
             patiently(lambda: _mark(api, repo_id, tag, commit))
     url = f"{api.endpoint}/{repo_id}/commit/{commit}"
-    return Published(repo_id, changes, commit, url, _row(directory, training, repo_id, commit), tag)
+    pinned = row(files, status="released", repo=repo_id, revision=commit, file=WEIGHTS)
+    return Published(repo_id, changes, commit, url, pinned, files, tag)
 
 
-def _provenance(path: Path) -> dict[str, Any]:
-    training = read_json(path)
-    data = training.get("data")
-    known = {**training, "data.name": data.get("name") if isinstance(data, dict) else None}
-    if missing := [key for key in _PROVENANCE if known.get(key) in (None, "", {})]:
-        raise SpdError(f"{path} does not record {', '.join(missing)}; published weights must say what they are")
-    return training
-
-
-def _contents(directory: Path, repo_id: str, licence: str | None) -> dict[str, Path | bytes]:
-    """What the repository shall hold: the export's files, the licence in each, the card that names the repository."""
-    contents: dict[str, Path | bytes] = {name: directory / name for name in EXPORT_FILES}
-    digest, measured = sha256(directory / WEIGHTS), None
-    if (directory / RESULTS).is_file():
-        contents[RESULTS] = directory / RESULTS
-        measured = read_json(directory / RESULTS)
-        for name, text in results.eval_results(measured, digest).items():
-            contents[f".eval_results/{name}.yaml"] = text.encode()
-    training = read_json(directory / TRAINING)
-    if licence is not None:
-        training["licence"] = licence
-        config = read_json(directory / CONFIG)
-        config["pretrained_cfg"]["license"] = licence
-        contents |= {TRAINING: _json(training), CONFIG: _json(config)}
-    card = cards.render(training, measured, repo=repo_id, weights_sha256=digest)
-    return {**contents, CARD: card.encode()}
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _compare(api: HfApi, repo_id: str, contents: Contents, private: bool = False) -> tuple[str | None, dict[str, str]]:
+def _compare(api: HfApi, repo_id: str, files: Contents, private: bool = False) -> tuple[str | None, dict[str, str]]:
     """The head commit (None: no repository yet) and, of each file, how it differs from there."""
     try:
         info = patiently(lambda: api.model_info(repo_id))
     except RepositoryNotFoundError:
-        return None, dict.fromkeys(contents, "new")
+        return None, dict.fromkeys(files, "new")
     if private and not info.private:
         raise SpdError(f"{repo_id} is there already and public; make it private on the Hub, or leave out private")
     remote = remote_files(api, repo_id, info.sha)
     return info.sha, {
         name: "new" if name not in remote else "unchanged" if is_same(content, remote[name]) else "changed"
-        for name, content in contents.items()
+        for name, content in files.items()
     }
 
 
@@ -205,22 +161,22 @@ def _mark(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
         api.create_tag(repo_id, tag=tag, revision=commit)
 
 
-def _commit(api: HfApi, repo_id: str, contents: Contents, head: str, title: str) -> str:
+def _commit(api: HfApi, repo_id: str, files: Contents, head: str, title: str) -> str:
     """Commit once, whatever happens to the answers.
 
     Every attempt names its parent, so that two can never land; after a failure the repository is read, and where
     the commit is there already only its answer was lost. A commit of somebody else to other files is built upon
     once; one to these files is not overwritten.
     """
-    _, wanted = _compare(api, repo_id, contents)
+    _, wanted = _compare(api, repo_id, files)
     may_move = True
     for wait in (*retry.WAITS, None):
-        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         try:
             return api.create_commit(repo_id, operations, commit_message=title, parent_commit=head).oid
         except (TransportError, OSError, RuntimeError) as error:
             failure = cause(error)
-        now, changes = _compare(api, repo_id, contents)
+        now, changes = _compare(api, repo_id, files)
         if now is not None and not _differ(changes):
             return now
         if now is None or changes != wanted or wait is None:
@@ -235,10 +191,10 @@ def _commit(api: HfApi, repo_id: str, contents: Contents, head: str, title: str)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _read_back(repo_id: str, commit: str, contents: Contents) -> None:
+def _read_back(repo_id: str, commit: str, files: Contents) -> None:
     """Compare every byte with what was meant, and let the copy pass every check that an export must."""
     with TemporaryDirectory() as cache:
-        for name, content in contents.items():
+        for name, content in files.items():
             path = download(repo_id, name, commit, cache)
             expected, found = digest_of(content), sha256(path)
             if expected != found:
@@ -247,30 +203,3 @@ def _read_back(repo_id: str, commit: str, contents: Contents) -> None:
                     f"{found}; do not use this commit: delete the file on the Hub and publish again"
                 )
         check_export(download(repo_id, WEIGHTS, commit, cache).parent)
-
-
-def _row(directory: Path, training: Mapping[str, Any], repo_id: str, commit: str) -> Row:
-    name = f"{training['architecture']}_spd.{cards.tag(training)}"
-    counterpart = f"{name}_eta0"
-    digest = sha256(directory / WEIGHTS)
-    config = read_json(directory / CONFIG)
-    measured = read_json(directory / RESULTS) if (directory / RESULTS).is_file() else None
-    return Row(
-        name=name,
-        architecture=training["architecture"],
-        method=training["method"],
-        spd_weight=training["spd_weight"],
-        data=training["data"]["name"],
-        recipe=training["method"],
-        status="released",
-        repo=repo_id,
-        revision=commit,
-        file=WEIGHTS,
-        bytes=(directory / WEIGHTS).stat().st_size,
-        sha256=digest,
-        golden=config["spd"]["golden"],
-        results=[entry for entry in results.summarise(measured, digest) if entry.pop("reason") is None] or None,
-        licence=training.get("licence"),
-        counterpart=counterpart if training["spd_weight"] and counterpart in load_catalog() else None,
-        description=cards.title(training),
-    )

@@ -4,13 +4,43 @@ import math
 import re
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 from huggingface_hub import EvalResult
 from huggingface_hub.utils._fixes import yaml_dump
 
+from spd_weights.errors import SpdError
+from spd_weights.files import read_json
+
 _KEYS = ("dataset", "protocol", "method", "metric")
+_ROW = ("weights", "weights_sha256", *_KEYS, "category", "seed", "value")
+_Rows = list[Mapping[str, Any]]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a results.json without this machine's paths: of local weights and data the names alone.
+
+    Raises:
+        SpdError: It cannot be read, or is none of `python -m eval`'s.
+    """
+    content = read_json(path)
+    rows = content.get("rows")
+    config = content.get("config") or {}
+    sound = isinstance(rows, list) and all(isinstance(row, Mapping) and set(row) >= set(_ROW) for row in rows)
+    if not sound or not isinstance(config, Mapping):
+        raise SpdError(f"{path} is no results.json of python -m eval: a row has {', '.join(_ROW)}")
+    config = dict(config)
+    if "data" in config:
+        config["data"] = PurePath(str(config["data"])).name
+    if isinstance(config.get("weights"), Mapping):
+        config["weights"] = {public_name(name): about for name, about in config["weights"].items()}
+    return {
+        **content,
+        "config": config,
+        "rows": [{**row, "weights": public_name(str(row["weights"]))} for row in content["rows"]],
+    }
 
 
 def summarise(results: Mapping[str, Any] | None, weights_sha256: str | None) -> list[dict[str, Any]]:
@@ -21,14 +51,56 @@ def summarise(results: Mapping[str, Any] | None, weights_sha256: str | None) -> 
         weights_sha256: Only these weights' rows; None takes all.
 
     Returns:
-        For each (dataset, protocol, method, metric): those four, `value`, `categories`, `seeds` and `reason`. A
+        For each (dataset, protocol, method, metric): those four, `value`, `spread` (the standard deviation over the
+        seeds of the mean over the categories; None where there is one seed), `categories`, `seeds` and `reason`. A
         category without a finite value leaves `value` None, and `reason` says why.
     """
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in (results or {}).get("rows", []):
-        if weights_sha256 is None or row.get("weights_sha256") == weights_sha256:
-            groups[tuple(str(row[key]) for key in _KEYS)].append(row)
-    return [{**dict(zip(_KEYS, key, strict=True)), **_mean(group)} for key, group in groups.items()]
+    own, _ = _split(results, weights_sha256)
+    return [{**dict(zip(_KEYS, key, strict=True)), **_mean(group)} for key, group in _grouped(own).items()]
+
+
+def markdown(results: Mapping[str, Any] | None, weights_sha256: str | None) -> str:
+    """The measured means as a table: these weights, and beside them whatever else was measured on the same.
+
+    Args:
+        results: The content of results.json; None where nothing was evaluated.
+        weights_sha256: These weights; None takes every row for theirs.
+
+    Returns:
+        Markdown. Another weight's mean is shown where it was taken over the same categories and seeds.
+    """
+    own, others = _split(results, weights_sha256)
+    if not own:
+        return "Not measured."
+    columns: dict[str, _Rows] = defaultdict(list)
+    for row in others:
+        columns[public_name(str(row["weights"]))].append(row)
+    beside = [_grouped(rows) for rows in columns.values()]
+    head = ["data", "protocol", "method", "metric", "these weights", *columns, "categories", "seeds"]
+    lines = [
+        "Mean over the categories, each the mean over its seeds; ± is the standard deviation over the seeds, where "
+        "there are several. One by one: `results.json`.",
+        "",
+        f"| {' | '.join(head)} |",
+        "| --- | --- | --- | --- |" + " ---: |" * (len(columns) + 3),
+    ]
+    for key, group in _grouped(own).items():
+        mean = _mean(group)
+        cells = [*key, f"not measured: {mean['reason']}", *[""] * (len(columns) + 2)]
+        if mean["value"] is not None:
+            same = [rows.get(key, []) if _cells(rows.get(key, [])) == _cells(group) else [] for rows in beside]
+            values = [_value(mean), *(_value(_mean(rows)) if rows else "–" for rows in same)]
+            cells = [*key, *values, str(mean["categories"]), str(mean["seeds"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def public_name(weights: str) -> str:
+    """Of a local folder its name (a run's for its export), of anything else the name as it is."""
+    if weights.startswith("hf-hub:") or "/" not in weights:
+        return weights.removeprefix("local-dir:")
+    path = PurePath(weights.removeprefix("local-dir:"))
+    return (path.parent if path.name == "export" else path).name
 
 
 def model_index(results: Mapping[str, Any] | None, weights_sha256: str | None) -> list[EvalResult]:
@@ -56,21 +128,54 @@ def eval_results(results: Mapping[str, Any] | None, weights_sha256: str | None) 
         if entry["value"] is not None:
             stem = re.sub(r"[^A-Za-z0-9_-]+", "-", entry["dataset"]).strip("-") or "dataset"
             task = "-".join(entry[key] for key in _KEYS[1:])
-            notes = f"mean of {entry['categories']} categories, {entry['seeds']} seeds"
+            spread = "" if entry["spread"] is None else f", standard deviation over seeds {entry['spread']:.4f}"
+            notes = f"mean of {entry['categories']} categories, {entry['seeds']} seeds{spread}"
             dataset = {"id": entry["dataset"], "task_id": task}
             entries[stem].append({"dataset": dataset, "value": entry["value"], "notes": notes})
     return {stem: yaml_dump(listed, sort_keys=False) for stem, listed in entries.items()}
 
 
-def _mean(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    values: dict[str, list[float]] = defaultdict(list)
-    seeds = set()
+def _split(results: Mapping[str, Any] | None, weights_sha256: str | None) -> tuple[_Rows, _Rows]:
+    """The rows of these weights, and those of others."""
+    own: _Rows = []
+    others: _Rows = []
+    for row in (results or {}).get("rows", []):
+        (own if weights_sha256 in (None, row.get("weights_sha256")) else others).append(row)
+    return own, others
+
+
+def _grouped(rows: _Rows) -> dict[tuple[str, ...], _Rows]:
+    groups: dict[tuple[str, ...], _Rows] = defaultdict(list)
+    for row in rows:
+        groups[tuple(str(row[key]) for key in _KEYS)].append(row)
+    return groups
+
+
+def _cells(rows: _Rows) -> set[tuple[Any, Any]]:
+    return {(row["category"], row["seed"]) for row in rows}
+
+
+def _mean(rows: _Rows) -> dict[str, Any]:
+    values: dict[str, dict[Any, float]] = defaultdict(dict)
     for row in rows:
         value = row["value"]
         if type(value) not in (int, float) or not math.isfinite(value):
             reason = f"{row.get('reason') or 'no reason given'} ({row['category']})"
-            return {"value": None, "categories": None, "seeds": None, "reason": reason}
-        values[row["category"]].append(value)
-        seeds.add(row["seed"])
-    mean = statistics.fmean(statistics.fmean(of_category) for of_category in values.values())
-    return {"value": mean, "categories": len(values), "seeds": len(seeds), "reason": None}
+            return {"value": None, "spread": None, "categories": None, "seeds": None, "reason": reason}
+        values[row["category"]][row["seed"]] = value
+    seeds = set().union(*values.values())
+    shared = [seed for seed in seeds if all(seed in of_category for of_category in values.values())]
+    means = [statistics.fmean(of_category[seed] for of_category in values.values()) for seed in shared]
+    return {
+        "value": statistics.fmean(statistics.fmean(of_category.values()) for of_category in values.values()),
+        "spread": statistics.stdev(means) if len(means) > 1 else None,
+        "categories": len(values),
+        "seeds": len(seeds),
+        "reason": None,
+    }
+
+
+def _value(mean: Mapping[str, Any]) -> str:
+    if mean["value"] is None:
+        return "–"
+    return f"{mean['value']:.4f}" + (f" ± {mean['spread']:.4f}" if mean["spread"] is not None else "")

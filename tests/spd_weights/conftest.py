@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from spd_weights import retry
+from spd_weights.catalog import card_folder, catalog_path, load_catalog
 from spd_weights.export import export_backbone
+from spd_weights.release import card_again
 from tests.hub_protocol import Handler
 
 
@@ -78,6 +80,21 @@ def repo(request: pytest.FixtureRequest) -> str:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts of a hundredth, where the Hub names none."""
     monkeypatch.setattr(retry, "WAITS", (0.01, 0.02, 0.02))
+
+
+def cards_that_differ() -> list[str]:
+    """The committed cards, of the catalog in use, that are not what their sources render today."""
+    differ = []
+    for row in load_catalog().values():
+        if row.status == "planned":
+            continue
+        folder, text = card_folder(row.name), card_again(row)
+        assert folder is not None
+        paths = [folder / "README.md"]
+        if row.status == "bundled":
+            paths.append((catalog_path().parent / str(row.file)).with_name("README.md"))
+        differ += [str(path) for path in paths if path.read_text(encoding="utf-8") != text]
+    return differ
 
 
 class Faults:

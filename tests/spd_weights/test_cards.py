@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
@@ -9,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spd_weights import cards
-from spd_weights.results import eval_results, model_index
+from spd_weights.catalog import card_folder, load_catalog
+from spd_weights.results import eval_results, model_index, public_name, read, summarise
+from tests.spd_weights.conftest import cards_that_differ
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30) | st.sampled_from(
     ["a: b", "- x", "yes", "null", "{", "#c", "'", '"', "$repo", "---", "hf:owner/name:config", "hf-hub:o/n@abc"]
@@ -93,13 +96,14 @@ def test_results_are_means_of_means_of_these_weights(training: dict[str, Any]) -
         _row(value=0.8, seed=0),
         _row(value=0.6, seed=1),
         _row(value=0.9, category="pcb2"),
-        _row(value=0.1, weights_sha256="b"),
+        _row(value=0.1, weights="other", weights_sha256="b"),
         _row(metric="pixel_aupr", value=0.25),
         _row(metric="pixel_aupr", value=None, category="pcb2", reason="no masks"),
     ]
     text = cards.render(training, {"rows": rows}, weights_sha256="a")
-    assert "| visa | 1cls | padim | image_auroc | 0.8000 | 2 | 2 |" in text  # ((0.8 + 0.6) / 2 + 0.9) / 2
-    assert "| visa | 1cls | padim | pixel_aupr | not measured: no masks (pcb2) | | |" in text
+    # ((0.8 + 0.6) / 2 + 0.9) / 2; the other was measured on another set of categories and seeds.
+    assert "| visa | 1cls | padim | image_auroc | 0.8000 | – | 2 | 2 |" in text
+    assert "| visa | 1cls | padim | pixel_aupr | not measured: no masks (pcb2) |  |  |  |" in text
     assert "Not measured." in cards.render(training, {"rows": rows}, weights_sha256="c")
     (measured,) = ModelCard(text).data.eval_results
     assert (measured.metric_type, measured.metric_value) == ("image_auroc", pytest.approx(0.8))
@@ -110,6 +114,36 @@ def test_results_are_means_of_means_of_these_weights(training: dict[str, Any]) -
     assert eval_results({"rows": rows}, "c") == {}
 
 
+def test_results_stand_beside_others_of_the_same_cells_with_spread(training: dict[str, Any]) -> None:
+    cells = [(category, seed) for category in ("pcb1", "pcb2") for seed in (0, 1, 2)]
+    values = {"a": [0.1, 0.2, 0.6, 0.3, 0.4, 0.2], "b": [0.5] * 6, "c": [0.5] * 5}
+    rows = [
+        _row(weights=f"local-dir:/somewhere/{digest}/export", weights_sha256=digest, category=c, seed=s, value=value)
+        for digest, of_weights in values.items()
+        for (c, s), value in zip(cells, of_weights, strict=False)
+    ]
+    text = cards.render(training, {"rows": rows}, weights_sha256="a")
+    mean = np.array(values["a"]).mean()
+    spread = np.array(values["a"]).reshape(2, 3).mean(0).std(ddof=1)
+    assert "| metric | these weights | b | c | categories | seeds |" in text
+    assert f"| image_auroc | {mean:.4f} ± {spread:.4f} | 0.5000 ± 0.0000 | – | 2 | 3 |" in text
+    assert f"standard deviation over seeds {spread:.4f}" in eval_results({"rows": rows}, "a")["visa"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "public"),
+    [
+        ("resnet50.tv_in1k", "resnet50.tv_in1k"),
+        ("hf-hub:owner/name@abc", "hf-hub:owner/name@abc"),
+        ("local-dir:/home/me/runs/mine/export", "mine"),
+        ("/home/me/runs/mine", "mine"),
+        ("local-dir:mine", "mine"),
+    ],
+)
+def test_names_without_this_machines_paths(weights: str, public: str) -> None:
+    assert public_name(weights) == public
+
+
 @given(st.lists(st.sampled_from([0.5, 1, None, float("nan"), float("inf"), "0.5", True]), min_size=1, max_size=4))
 def test_only_finite_numbers_are_claimed(values: list[Any]) -> None:
     rows = {"rows": [_row(value=value, category=str(i)) for i, value in enumerate(values)]}
@@ -118,6 +152,17 @@ def test_only_finite_numbers_are_claimed(values: list[Any]) -> None:
     text = cards.render({}, rows)
     assert ("not measured" in text) == (not sound)
     assert ".nan" not in text
+
+
+def test_committed_cards_are_what_their_sources_render() -> None:
+    assert cards_that_differ() == []  # run spd-weights card NAME
+    for row in load_catalog().values():
+        if row.status != "planned":
+            folder = card_folder(row.name)
+            assert folder is not None
+            measured = read(folder / "results.json") if (folder / "results.json").is_file() else None
+            of_card = [entry for entry in summarise(measured, row.sha256) if entry.pop("reason") is None]
+            assert (row.results or []) == of_card
 
 
 def test_template_names_no_machine() -> None:

@@ -21,7 +21,7 @@ def _row(**changes: object) -> dict[str, Any]:
 
 
 def test_the_papers_set_is_there_in_pairs() -> None:
-    rows = load_catalog()
+    rows = {name: row for name, row in load_catalog().items() if row.data == "imagenet-1k"}
     expected = {("resnet50", method) for method in ("simsiam", "moco", "simclr", "supervised")}
     expected |= {("wide_resnet50_2", method) for method in ("simsiam", "supervised")}
     assert {(row.architecture, row.method) for row in rows.values()} == expected

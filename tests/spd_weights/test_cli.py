@@ -13,9 +13,9 @@ def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert listed[0].split("  ")[0] == "NAME"
-    expected = [[row.name, "planned", row.counterpart or "itself"] for row in load_catalog().values()]
-    assert [line.split()[:3] for line in listed[1:]] == expected
-    assert all(line.endswith("not measured") for line in listed[1:])
+    expected = [[row.name, row.status, row.counterpart or "itself"] for row in load_catalog().values()]
+    assert [line.split()[:3] for line in listed[1:] if not line.startswith(" ")] == expected
+    assert all(line.endswith("not measured") for line in listed if " planned " in line)
     assert main(["info", "wide_resnet50_2_spd.supervised_in1k"]) == 0
     shown, _, train = capsys.readouterr().out.partition("train: ")
     assert json.loads(shown)["counterpart"] == "wide_resnet50_2_spd.supervised_in1k_eta0"
@@ -55,7 +55,7 @@ def test_card_is_rendered_from_its_sources(export: Path, capsys: pytest.CaptureF
         (["pull", "resnet50_spd"], "error: resnet50_spd.simsiam_in1k is planned"),
         (["verify", "nowhere"], "error: 'nowhere' is not in the catalog"),
         (["publish", "nowhere", "--repo", "a/b"], "error: nowhere is not a folder"),
-        (["card", "nowhere"], "error: nowhere/training.json cannot be read"),
+        (["card", "nowhere"], "error: 'nowhere' is not in the catalog"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

@@ -79,7 +79,14 @@ def test_dry_run_only_reads(hub: HubServer, export: Path, repo: str, monkeypatch
 
 def test_results_are_published_with_the_card_that_shows_them(hub: HubServer, export: Path, repo: str) -> None:
     digest = hashlib.sha256((export / "model.safetensors").read_bytes()).hexdigest()
-    row = {"weights_sha256": digest, "dataset": "visa", "category": "pcb1", "protocol": "1cls", "method": "padim"}
+    row = {
+        "weights": "w",
+        "weights_sha256": digest,
+        "dataset": "visa",
+        "category": "pcb1",
+        "protocol": "1cls",
+        "method": "padim",
+    }
     rows = [{**row, "metric": "image_auroc", "seed": 0, "value": 0.875}]
     (export / "results.json").write_text(json.dumps({"schema": 1, "rows": rows}))
     publish(export, repo)
