@@ -27,6 +27,8 @@ _PIN_PATTERNS = {
     "file": r"(?!/|.*(\.\./|\\|//|:))[^\0\n]+\.safetensors",
     "bytes": r"[1-9]\d*",
     "sha256": r"[0-9a-f]{64}",
+    "config_sha256": r"[0-9a-f]{64}",
+    "keys_sha256": r"[0-9a-f]{64}",
 }
 _GOLDEN: dict[str, type | tuple[type, ...]] = {
     "stage": str, "shape": list, "mean": (int, float), "norm": (int, float),
@@ -37,8 +39,8 @@ _RESULTS: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 _PINNED: dict[str, tuple[str, ...]] = {
     "planned": (),
-    "released": ("repo", "revision", "file", "bytes", "sha256"),
-    "bundled": ("file", "bytes", "sha256"),
+    "released": ("repo", "revision", "file", "bytes", "sha256", "config_sha256", "keys_sha256"),
+    "bundled": ("file", "bytes", "sha256", "config_sha256", "keys_sha256"),
 }
 
 
@@ -59,6 +61,8 @@ class Row:
         file: Path in the repository, or relative to the catalog's folder where bundled.
         bytes: Size of the file.
         sha256: Digest of the file.
+        config_sha256: Digest of the config.json beside it, which says how images are to be prepared.
+        keys_sha256: Digest of the tensors' names and shapes (`export.keys_digest`).
         golden: What the backbone answers to a fixed picture, a stage an entry (`golden.measure`).
         results: What was measured with it, a mean over categories an entry (`results.summarise`); null where
             nothing was.
@@ -79,6 +83,8 @@ class Row:
     file: str | None
     bytes: int | None
     sha256: str | None
+    config_sha256: str | None
+    keys_sha256: str | None
     golden: list[dict[str, Any]] | None
     results: list[dict[str, Any]] | None
     licence: str | None

@@ -13,14 +13,14 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import ModelCard
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import PretrainedCfg
 from torch import nn
 
 from spd_weights import cards, golden
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json, replacing, sha256, write_json, write_text
+from spd_weights.files import digest_of, read_json, replacing, sha256, write_json, write_text
 
 WEIGHTS, CONFIG, CARD, TRAINING = "model.safetensors", "config.json", "README.md", "training.json"
 EXPORT_FILES = (WEIGHTS, CONFIG, CARD, TRAINING)
@@ -112,6 +112,14 @@ def check_export(directory: Path) -> dict[str, Any]:
         remedy = f"run: spd-weights card {directory}"
         raise SpdError(f"{directory / CARD} is not a model card: {error}; {remedy}") from error
     return config
+
+
+def keys_digest(weights: Path) -> str:
+    """The sha256 of every tensor's name and shape: `conv1.weight 64,3,7,7`, a line each, sorted."""
+    with safe_open(weights, "pt") as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  (no mapping)
+    lines = sorted(f"{key} {','.join(map(str, shape))}\n" for key, shape in shapes.items())
+    return digest_of("".join(lines).encode())
 
 
 def _check_features(model: nn.Module, config: Mapping[str, Any], weights: Path) -> None:

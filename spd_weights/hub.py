@@ -15,7 +15,7 @@ from huggingface_hub.hf_api import RepoFile
 from spd_weights import golden, verified
 from spd_weights.catalog import Row, catalog_path, find, load_catalog
 from spd_weights.errors import SpdError
-from spd_weights.export import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export
+from spd_weights.export import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
 from spd_weights.files import digest_of, replacing, sha256
 from spd_weights.hub_errors import explained
 from spd_weights.retry import patiently
@@ -41,17 +41,23 @@ def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
             "For the untrained network say pretrained=False."
         )
     assert row.file is not None
-    if row.repo is None:
-        path = catalog_path().parent / row.file
+    # The configuration first: it is small, and what is damaged is removed before anything large is fetched.
+    config = str(PurePosixPath(row.file).with_name(CONFIG))
+    _verified(row, config, row.config_sha256, cache_dir)
+    return _verified(row, row.file, row.sha256, cache_dir)
+
+
+def _verified(row: Row, name: str, expected: str | None, cache_dir: str | Path | None) -> Path:
+    if row.repo is not None:
+        path = download(row.repo, name, row.revision, cache_dir)
+    else:
+        path = catalog_path().parent / name
         if not path.is_file():
             raise SpdError(f"{path} is missing, which {row.name} comes with; install spd-weights again")
-    else:
-        path = download(row.repo, row.file, row.revision, cache_dir)
-        download(row.repo, str(PurePosixPath(row.file).with_name(CONFIG)), row.revision, cache_dir)
     found = verified.digest(path)
-    if found != row.sha256:
+    if found != expected:
         remedy = "install spd-weights again" if row.repo is None else _forget(path)
-        raise SpdError(f"{path} of {row.name} is damaged: expected sha256 {row.sha256}, found {found}; {remedy}")
+        raise SpdError(f"{path} of {row.name} is damaged: expected sha256 {expected}, found {found}; {remedy}")
     return path
 
 
@@ -83,6 +89,8 @@ def pull(weight: str | Row, revision: str | None = None, to: Path | None = None)
         golden_there = check_export(folder)["spd"]["golden"]
         if row.golden is not None and (problem := golden.difference(row.golden, golden_there)):
             raise SpdError(f"{folder / CONFIG} states other features than the catalog's {row.name}: {problem}")
+        if keys_digest(folder / WEIGHTS) != row.keys_sha256:
+            raise SpdError(f"{folder / WEIGHTS} holds other tensors than the catalog's {row.name} states")
         return _copied(folder, to)
     check_export(folder)
     return _copied(folder, to)

@@ -9,7 +9,7 @@ from typing import Any
 from spd_weights import cards, results
 from spd_weights.catalog import Row, card_folder, load_catalog
 from spd_weights.errors import SpdError
-from spd_weights.export import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS
+from spd_weights.export import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, keys_digest
 from spd_weights.files import digest_of, read_json, replacing, sha256
 
 # Names of files to their contents, on disk or made here.
@@ -90,6 +90,8 @@ def row(files: Contents, name: str | None = None, **where: Any) -> Row:
         "revision": None,
         "bytes": len(weights) if isinstance(weights, bytes) else weights.stat().st_size,
         "sha256": digest,
+        "config_sha256": digest_of(files[CONFIG]),
+        "keys_sha256": keys_digest(Path(str(files[WEIGHTS]))),
         "golden": config["spd"]["golden"],
         "results": [entry for entry in results.summarise(measured, digest) if entry.pop("reason") is None] or None,
         "licence": training.get("licence"),

@@ -9,6 +9,7 @@ from spd_weights.catalog import default_row, find, load_catalog
 from spd_weights.errors import SpdError
 
 _PINS = {"repo": "acme/w", "revision": "a" * 40, "file": "model.safetensors", "bytes": 9, "sha256": "b" * 64}
+_PINS |= {"config_sha256": "c" * 64, "keys_sha256": "d" * 64}
 
 
 def _write(path: Path, *rows: object) -> Path:

@@ -35,7 +35,14 @@ def test_range(version: str, tested: str, sound: bool) -> None:
 def test_sound_installation(hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    for part in ("timm: ", "torch: ", f"{hub.endpoint} answers", "token: of tester", "GB free", f"{len(load_catalog())} weights"):
+    for part in (
+        "timm: ",
+        "torch: ",
+        f"{hub.endpoint} answers",
+        "token: of tester",
+        "GB free",
+        f"{len(load_catalog())} weights",
+    ):
         assert part in text
     planned = [row for row in load_catalog().values() if row.status == "planned"]
     assert text.count("planned: not released yet") == len(planned)
