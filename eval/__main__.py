@@ -12,7 +12,7 @@ from eval.compare import write_comparison
 from eval.download import ARCHIVES, URL_VARIABLE, download
 from eval.evaluate import Request, evaluate
 from eval.inspection_commands import fit_command, predict_command
-from eval.options import add_settings, positive, settings_of
+from eval.options import add_settings, add_training, positive, settings_of, training_of
 from eval.protocols import PROTOCOLS
 from eval.report import write_report
 from eval.results import read_results
@@ -31,6 +31,11 @@ examples:
   python -m eval --weights hf-hub:owner/name --data my_parts --category screw --image-size 320 --out runs/screw
         your own photographs, laid out like MVTec AD: screw/train/good, screw/test/good,
         screw/test/<defect>, screw/ground_truth/<defect>/<name>_mask.png (masks are optional)
+
+  python -m eval --weights runs/base runs/spd --data VisA --protocol 2cls_highshot 2cls_5shot --seeds 5 --out runs/2cls
+  torchrun --nproc_per_node 8 -m eval …
+        learning from defects, too: the backbone fine-tuned as a classifier and as a U-Net's encoder; several
+        processes share the work, and their number changes no result
 
   python -m eval download visa --to VisA
         fetch VisA (1.93 GB), resumable and checked
@@ -66,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
             predict_command(argv[1:])
         else:
             request = _request(argv)
-            evaluate(request)
-            _render(request.out)
+            if evaluate(request):
+                _render(request.out)
     except SpdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -99,7 +104,8 @@ def _request(argv: list[str]) -> Request:
     defaults = Request(weights=(), data=Path(), out=Path())
     parser = argparse.ArgumentParser(
         prog="python -m eval",
-        description="How well do frozen backbones find defects? Standard detectors on their features, exact metrics.",
+        description="How well do backbones find defects? With standard detectors on their features, or fine-tuned "
+        "on defects; exact metrics.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -108,16 +114,28 @@ def _request(argv: list[str]) -> Request:
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="VisA, or MVTec AD's layout")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results.json and report.html")
-    parser.add_argument("--protocol", nargs="+", choices=list(PROTOCOLS), default=["1cls"])
-    methods = sorted({method for protocol in PROTOCOLS.values() for method in protocol})
     parser.add_argument(
-        "--method", nargs="+", choices=methods, default=["padim"], help="detectors (padim); one pass feeds all"
+        "--protocol",
+        nargs="+",
+        choices=list(PROTOCOLS),
+        default=["1cls"],
+        help="1cls learns from normal images alone (the default), the others from both classes: 60 %% of the images, "
+        "or 5 or 10 of either class",
+    )
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=list(dict.fromkeys(method for protocol in PROTOCOLS.values() for method in protocol)),
+        default=[],
+        help="1cls: padim (the default), patchcore, gaussian, knn; one pass feeds all. 2cls: classifier scores "
+        "images, unet outlines defects; by default both",
     )
     parser.add_argument(
         "--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these; default all"
     )
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="repetitions (1)")
     add_settings(parser)
+    add_training(parser)
     parser.add_argument(
         "--metrics",
         choices=("exact", "spot-diff"),
@@ -142,6 +160,7 @@ def _request(argv: list[str]) -> Request:
         categories=given.category,
         seeds=given.seeds,
         settings=settings_of(given),
+        training=training_of(given),
         save_maps=given.save_maps,
         workers=max(0, given.workers),
     )

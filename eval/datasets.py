@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.images import open_image
+from eval.splits import training_names
 from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 
@@ -86,7 +87,7 @@ def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> li
             in it, and files that are no images, are ignored.
         protocol: The split to use: VisA's `split_csv/<protocol>.csv`, and for `2cls_5shot` and `2cls_10shot`
             that of `2cls_fewshot`, whose training images `draw_shots` chooses from. MVTec's layout is its
-            own 1-class split.
+            own 1-class split; for the others, all its images are divided by `eval.splits`.
         wanted: Names of categories (`tile`, or `magnetic_tile/tile` where that is not unique); empty for
             all of them.
 
@@ -146,9 +147,9 @@ def _load(source: _Source, protocol: str) -> Category:
     if source.layout == "visa":
         train, test = _visa_split(source, protocol)
     else:
-        if protocol != "1cls":
-            raise SpdError(f"{source.folder}: MVTec's layout has no {protocol} split; use 1cls, or VisA's layout")
         train, test = _mvtec_split(source)
+        if protocol != "1cls":
+            train, test = _divided(source, [*train, *test], protocol)
     _check_unique(source, train, test)
     _check_masks(source, [*train, *test])
     table = _split_file(source, protocol)
@@ -233,6 +234,16 @@ def _mvtec_split(source: _Source) -> tuple[list[Sample], list[Sample]]:
     truth = source.folder / "ground_truth"
     if not any(sample.mask for sample in test) and any(truth.rglob("*.png")):
         raise SpdError(f"{truth}: no mask belongs to a test image; <defect>/<image's name>_mask.png is expected")
+    return train, test
+
+
+def _divided(source: _Source, samples: list[Sample], protocol: str) -> tuple[list[Sample], list[Sample]]:
+    train, test = [], []
+    for anomalous in (False, True):
+        named = {s.image.relative_to(source.folder).as_posix(): s for s in samples if s.anomalous == anomalous}
+        chosen = training_names(named, protocol)
+        for name, sample in named.items():
+            (train if name in chosen else test).append(sample)
     return train, test
 
 

@@ -1,25 +1,37 @@
 """Evaluate weights on a data set, cell by cell."""
 
+import functools
+import itertools
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from eval.datasets import Category, load_categories
+from eval.datasets import Category, Sample, draw_shots, load_categories
 from eval.features import Extractor
 from eval.figures import write_figures
+from eval.finetune import Training
 from eval.methods import METHODS, Settings
-from eval.metrics import PIXEL_METRICS, Metric, image_metrics, pixel_metrics, undefined
-from eval.protocols import Prediction, Run, check, one_class, read_masks, repetitions
-from eval.results import CELL, Results
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, Metric, image_metrics, pixel_metrics, undefined
+from eval.protocols import SHOTS, Prediction, Run, check, one_class, read_masks, repetitions
+from eval.results import CELL, Cell, Results, rows_of
 from eval.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
-from spd_weights.files import write_json
+from eval.two_class import Finetuner
+from spd_weights.files import write_json, write_text
+
+TRAINING_IMAGES = "train.txt"  # in a 2-class cell's folder: one path a line, from the category's folder
+ReadMasks = Callable[[Sequence[Sample], int], np.ndarray | None]
+_PATIENCE = timedelta(days=30)  # that a process waits for those with longer cells; accelerate's default is minutes
 
 
 @dataclass(frozen=True)
@@ -30,94 +42,171 @@ class Request:
     data: Path
     out: Path
     protocols: Sequence[str] = ("1cls",)
-    methods: Sequence[str] = ("padim",)
+    methods: Sequence[str] = ()  # none: the protocols' own choice
     categories: Sequence[str] = ()
     seeds: int = 1
     settings: Settings = field(default_factory=Settings)
+    training: Training = field(default_factory=Training)
     save_maps: bool = False
     workers: int = min(4, os.cpu_count() or 1)
 
 
-def evaluate(request: Request) -> None:
-    """Measure every (weights, category) that `request.out` does not hold yet.
+def evaluate(request: Request) -> bool:
+    """Measure every cell that `request.out` does not hold yet; several processes share the cells out.
 
-    All data and all weights are checked before the first measurement. `results.json` is rewritten after
-    every cell, so an interrupted call loses at most the cell it was in.
+    All data and all weights are checked before the first measurement. A cell that is finished is kept, so an
+    interrupted call loses at most the cells it was in. Processes (torchrun's, accelerate's) share cells and
+    nothing within them, so their number changes no result.
+
+    Returns:
+        Whether this process is the one to show the results: true in one of the processes.
 
     Raises:
-        SpdError: As `load_categories`, `Extractor` and `Results`.
+        SpdError: As `load_categories`, `draw_shots`, `repetitions`, `Extractor`, `Finetuner` and `Results`.
     """
-    results = Results(request.out, request.settings, request.data)
-    work = []
-    for protocol in request.protocols:
-        runs = repetitions(protocol, request.methods, request.seeds)
-        for category in load_categories(request.data, protocol, request.categories):
+    processes = PartialState(cpu=not torch.cuda.is_available(), timeout=_PATIENCE)
+    two_class = any(protocol != "1cls" for protocol in request.protocols)
+    training = asdict(request.training) if two_class else {}
+    results = Results(request.out, asdict(request.settings), training, request.data)
+    jobs = _jobs(request)
+    new = [cell for job in jobs for cell in job if not results.recorded(cell)]
+    jobs = [[cell for cell in job if not results.finished(cell, request.save_maps)] for job in jobs]
+    jobs = [job for job in jobs if job]
+    if processes.is_main_process:
+        results.collect(new)  # what other processes finished before an interruption
+    processes.wait_for_everyone()  # none may finish a cell before all have seen which ones are to do
+    masks_of = functools.lru_cache(maxsize=2)(read_masks)
+    with _progress_bars(processes.is_main_process) as bars:
+        own = jobs[processes.process_index :: processes.num_processes]
+        total = bars.add_task("all", total=len(own))
+        for job in own:
+            _measure(job, request, results, masks_of, bars)
+            if processes.is_main_process:
+                results.collect(job)
+            bars.advance(total)
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        results.collect(new)
+    return processes.is_main_process
+
+
+def _jobs(request: Request) -> list[list[Cell]]:
+    """All that is asked for, checked. The cells of a job differ in the run alone, and are measured together."""
+    runs = {protocol: repetitions(protocol, request.methods, request.seeds) for protocol in request.protocols}
+    data = {protocol: load_categories(request.data, protocol, request.categories) for protocol in runs}
+    for protocol, categories in data.items():
+        for category in categories:
             check(category, protocol)
-            work.append((category, runs))
-    size, reductions = request.settings.image_size, sorted({r for m in request.methods for r in METHODS[m].reductions})
-    extractors = [Extractor(weights, size, reductions) for weights in dict.fromkeys(request.weights)]
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-    with bars:
-        total = bars.add_task("all", total=len(work) * len(extractors))
-        for category, runs in work:
-            masks = None
-            for extractor in extractors:
-                todo = [r for r in runs if not results.finished(extractor, category, r, request.save_maps)]
-                if todo:
-                    masks = read_masks(category, request.settings.image_size) if masks is None else masks
-                    _evaluate_cells(request, results, extractor, category, todo, masks, bars)
-                bars.advance(total)
+    sources = {
+        (weights, method): source
+        for weights in dict.fromkeys(request.weights)
+        for method, source in _sources(weights, runs, request).items()
+    }
+    jobs = []
+    for protocol, categories in data.items():
+        for category, weights in itertools.product(categories, dict.fromkeys(request.weights)):
+            if protocol == "1cls":
+                jobs.append(_cells(sources[weights, protocol], category, runs[protocol]))
+                continue
+            for run in runs[protocol]:
+                drawn = draw_shots(category, SHOTS[protocol], run.seed) if protocol in SHOTS else category
+                jobs.append(_cells(sources[weights, run.method], drawn, [run]))
+    return jobs
 
 
-def _evaluate_cells(
-    request: Request,
-    results: Results,
-    extractor: Extractor,
-    category: Category,
-    runs: list[Run],
-    masks: np.ndarray | None,
-    bars: Progress,
-) -> None:
-    bar = bars.add_task(f"{category.name} · {Path(extractor.weights).name}", total=None)
+def _sources(weights: str, runs: dict[str, list[Run]], request: Request) -> dict[str, Extractor | Finetuner]:
+    """The weights, loaded for the 1-class protocol and for each method of the 2-class protocols."""
+    sources: dict[str, Extractor | Finetuner] = {}
+    if "1cls" in runs:
+        reductions = {reduction for run in runs["1cls"] for reduction in METHODS[run.method].reductions}
+        sources["1cls"] = Extractor(weights, request.settings.image_size, sorted(reductions))
+    for method in {run.method for protocol in runs.keys() - {"1cls"} for run in runs[protocol]}:
+        sources[method] = Finetuner(weights, method, request.training)
+    return sources
+
+
+def _cells(source: Extractor | Finetuner, category: Category, runs: Sequence[Run]) -> list[Cell]:
+    fingerprint = category.fingerprint()
+    return [Cell(source, category, run, fingerprint) for run in runs]
+
+
+def _measure(job: Sequence[Cell], request: Request, results: Results, masks_of: ReadMasks, bars: Progress) -> None:
+    category, source = job[0].category, job[0].source
+    title = f"{category.name} · {Path(source.weights).name}"
+    bar = bars.add_task(title, total=None)
 
     def progress(stage: str, done: int, of: int) -> None:
-        bars.update(
-            bar, description=f"{category.name} · {Path(extractor.weights).name} · {stage}", completed=done, total=of
-        )
+        bars.update(bar, description=f"{title} · {stage}", completed=done, total=of)
 
-    predictions = one_class(category, extractor, runs, request.settings, request.workers, progress)
-    for run, prediction in predictions.items():
-        started = time.perf_counter()
-        metrics = _metrics(category, prediction, masks, request.settings.metrics)
-        seconds = prediction.seconds + time.perf_counter() - started
-        with results.cell(extractor, category, run) as folder:
-            figures = write_figures(folder, category, prediction, masks)
-            write_json(folder / CELL, {"fingerprint": category.fingerprint(), **figures})
-            if request.save_maps:
-                _save_maps(folder / "maps.npz", category, prediction)
-        results.add(extractor, category, run, metrics, seconds)
+    if isinstance(source, Finetuner) and (reason := source.unusable(category)):
+        names = (*IMAGE_METRICS, *_pixel_metrics(request.settings.metrics))
+        with results.folder(job[0]) as folder:
+            _write_cell(folder, job[0], undefined(names, reason), 0.0, {})
+    else:
+        masks = masks_of(category.test, source.image_size)
+        for cell, prediction in _predictions(job, request, progress).items():
+            started = time.perf_counter()
+            metrics = _metrics(category, prediction, masks, request.settings.metrics)
+            seconds = prediction.seconds + time.perf_counter() - started
+            with results.folder(cell) as folder:
+                _write_cell(folder, cell, metrics, seconds, write_figures(folder, category, prediction, masks))
+                if request.save_maps:
+                    _save_maps(folder / "maps.npz", category, prediction)
     bars.remove_task(bar)
+
+
+def _predictions(
+    job: Sequence[Cell], request: Request, progress: Callable[[str, int, int], None]
+) -> dict[Cell, Prediction]:
+    first = job[0]
+    if isinstance(first.source, Finetuner):
+        return {first: first.source(first.category, first.run.seed, request.workers, progress)}
+    cells = {cell.run: cell for cell in job}
+    predictions = one_class(first.category, first.source, list(cells), request.settings, request.workers, progress)
+    return {cells[run]: prediction for run, prediction in predictions.items()}
+
+
+def _pixel_metrics(kind: str) -> tuple[str, ...]:
+    return (*PIXEL_METRICS, *SPOT_DIFF_METRICS) if kind == "spot-diff" else PIXEL_METRICS
 
 
 def _metrics(category: Category, prediction: Prediction, masks: np.ndarray | None, kind: str) -> dict[str, Metric]:
     anomalous = np.array([sample.anomalous for sample in category.test])
     metrics = image_metrics(prediction.scores, anomalous)
-    names = (*PIXEL_METRICS, *SPOT_DIFF_METRICS) if kind == "spot-diff" else PIXEL_METRICS
     if prediction.maps is None:
-        return metrics | undefined(names, "the method scores whole images and gives no map")
+        return metrics | undefined(_pixel_metrics(kind), "the method scores whole images and gives no map")
     if masks is None:
-        return metrics | undefined(names, "the category has no masks")
+        return metrics | undefined(_pixel_metrics(kind), "the category has no masks")
     metrics |= pixel_metrics(prediction.maps, masks)
     return metrics | spot_diff_metrics(prediction.maps, masks) if kind == "spot-diff" else metrics
 
 
+def _write_cell(folder: Path, cell: Cell, metrics: dict[str, Metric], seconds: float, figures: dict[str, Any]) -> None:
+    rows = rows_of(cell, metrics, seconds)
+    write_json(folder / CELL, {"fingerprint": cell.fingerprint, "rows": rows, **figures})
+    if cell.run.protocol != "1cls":
+        write_text(
+            folder / TRAINING_IMAGES, "".join(f"{name}\n" for name in _names(cell.category, cell.category.train))
+        )
+
+
 def _save_maps(path: Path, category: Category, prediction: Prediction) -> None:
-    images = [sample.image.relative_to(category.folder).as_posix() for sample in category.test]
-    np.savez_compressed(path, maps=prediction.maps, scores=prediction.scores, images=np.array(images))
+    arrays = {"scores": prediction.scores, "images": np.array(_names(category, category.test))}
+    if prediction.maps is not None:
+        arrays["maps"] = prediction.maps
+    np.savez_compressed(path, **arrays)
+
+
+def _names(category: Category, samples: Sequence[Sample]) -> list[str]:
+    return [sample.image.relative_to(category.folder).as_posix() for sample in samples]
+
+
+def _progress_bars(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not (shown and sys.stderr.isatty()),
+    )

@@ -22,6 +22,8 @@ class Extractor:
         sha256: Of the safetensors file, or None.
         architecture: timm's name of the architecture.
         layers: The feature maps taken: indices into timm's `feature_info`, ascending.
+        about: Architecture, layers and device, JSON-ready.
+        image_size: Side of the images in pixels.
         batch_size: Images to give it at once.
     """
 
@@ -36,7 +38,7 @@ class Extractor:
         Raises:
             SpdError: The weights cannot be loaded, or give no feature maps at this image size.
         """
-        self.weights = weights
+        self.weights, self.image_size = weights, image_size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model, self.sha256 = load_backbone(weights, image_size)
         if not hasattr(model, "forward_intermediates"):
@@ -44,6 +46,7 @@ class Extractor:
         self.architecture = model.pretrained_cfg["architecture"]
         stages = _stages([stage["reduction"] for stage in model.feature_info])
         self.layers = sorted({stages[r] for r in reductions})
+        self.about = {"architecture": self.architecture, "layers": self.layers, "device": self.device.type}
         self._position = {r: self.layers.index(stages[r]) for r in reductions}
         data = resolve_model_data_config(model)
         self._mean = torch.tensor(data["mean"], device=self.device).view(3, 1, 1)

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import fields
 
+from eval.finetune import FREEZE, PRECISIONS, Training
 from eval.methods import Settings
 from eval.padim import COVARIANCES
 
@@ -43,6 +44,38 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change how the 2-class methods train, fields of `Training` with its defaults."""
+    defaults = Training()
+    group = parser.add_argument_group(
+        "2-class protocols", "a fixed length, and the last weights: no test image decides"
+    )
+    for name, parse, metavar, meaning in (
+        ("classifier-size", positive, "PX", "side of the classifier's square images"),
+        ("unet-size", positive, "PX", "side of the U-Net's; VisA's authors advise 800, which asks for a GPU"),
+        ("epochs", positive, "N", "passes over the training images"),
+        ("min-steps", positive, "N", "steps, where the epochs have fewer"),
+        ("batch-size", positive, "N", "images a step"),
+        ("lr", _rate, "R", "peak learning rate of the backbone; new layers learn at ten times that"),
+    ):
+        default = getattr(defaults, name.replace("-", "_"))
+        group.add_argument(f"--{name}", type=parse, default=default, metavar=metavar, help=f"{meaning} ({default})")
+    group.add_argument(
+        "--freeze",
+        choices=FREEZE,
+        default=defaults.freeze,
+        help="keep the backbone's batch statistics, or all of the backbone, as they are (nothing)",
+    )
+    group.add_argument(
+        "--precision", choices=PRECISIONS, default=defaults.precision, help="bf16 trains under autocast (no)"
+    )
+
+
+def training_of(given: argparse.Namespace) -> Training:
+    """The training among parsed options."""
+    return Training(**{field.name: getattr(given, field.name) for field in fields(Training)})
+
+
 def settings_of(given: argparse.Namespace) -> Settings:
     """The settings among parsed options; a command without one of them keeps its default."""
     return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings) if field.name in given})
@@ -53,6 +86,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1)")
     return value
 
 

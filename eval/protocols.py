@@ -1,4 +1,4 @@
-"""What is trained on and what is tested, per protocol: here 1-class, normal images alone for training."""
+"""What is trained on and what is tested, per protocol; and 1-class: normal images alone for training."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,11 @@ from eval.methods import METHODS, Detector, Settings
 from eval.scratch import scratch
 from spd_weights.errors import SpdError
 
-PROTOCOLS = {"1cls": tuple(METHODS)}  # the methods of each protocol
+SHOTS = {"2cls_5shot": 5, "2cls_10shot": 10}  # training images of either class
+_TWO_CLASS = ("classifier", "unet")
+# The methods of each protocol.
+PROTOCOLS = {"1cls": tuple(METHODS), **dict.fromkeys(("2cls_highshot", *SHOTS), _TWO_CLASS)}
+_DEFAULT_METHODS = {"1cls": ("padim",)}
 
 Progress = Callable[[str, int, int], None]  # what is being done, images done, images in all
 
@@ -71,12 +75,24 @@ class _Fit:
 
 
 def repetitions(protocol: str, methods: Sequence[str], seeds: int) -> list[Run]:
-    """The runs that were asked for; a method without randomness is run once, with seed 0."""
+    """The runs that were asked for; a method without randomness is run once, with seed 0.
+
+    Args:
+        protocol: One of `PROTOCOLS`.
+        methods: Names of methods, of other protocols too; none for PaDiM in 1-class, and all in 2-class.
+        seeds: How many repetitions.
+
+    Raises:
+        SpdError: None of the methods is one of this protocol.
+    """
+    known = PROTOCOLS[protocol]
+    chosen = [method for method in known if method in methods] if methods else _DEFAULT_METHODS.get(protocol, known)
+    if not chosen:
+        raise SpdError(f"--method {' '.join(methods)}: protocol {protocol} has {', '.join(known)}; add one of these")
     return [
         Run(protocol, method, seed)
-        for method in PROTOCOLS[protocol]
-        if method in methods
-        for seed in range(seeds if METHODS[method].seeded else 1)
+        for method in chosen
+        for seed in range(seeds if method not in METHODS or METHODS[method].seeded else 1)
     ]
 
 
@@ -98,7 +114,7 @@ def check_training(category: Category, protocol: str) -> None:
     """Refuse a split from which nothing can be learned.
 
     Raises:
-        SpdError: Nothing to train on, or anomalies among a 1-class training set.
+        SpdError: Nothing to train on, anomalies among a 1-class training set, or a 2-class one of one class.
     """
     where = f"{category.folder}: {category.name}"
     if not category.train:
@@ -106,21 +122,27 @@ def check_training(category: Category, protocol: str) -> None:
     if protocol == "1cls" and any(sample.anomalous for sample in category.train):
         first = next(sample for sample in category.train if sample.anomalous)
         raise SpdError(f"{where} has the anomaly {first.image} in its 1-class training split; correct the split")
+    if protocol != "1cls" and len({sample.anomalous for sample in category.train}) < 2:
+        missing = "normal" if category.train[0].anomalous else "anomalous"
+        raise SpdError(
+            f"{where} has no {missing} training image, and {protocol} learns from both classes; "
+            "add some or leave it out with --category"
+        )
 
 
-def read_masks(category: Category, image_size: int) -> np.ndarray | None:
-    """The true defects of the test images.
+def read_masks(samples: Sequence[Sample], image_size: int) -> np.ndarray | None:
+    """The true defects of some images.
 
     Returns:
-        bool [N, S, S], all False for normal images; None where the category has no masks.
+        bool [N, S, S], all False for normal images; None where no image has a mask.
 
     Raises:
         SpdError: A mask is unreadable or marks nothing.
     """
-    if not category.has_masks:
+    if not any(sample.mask for sample in samples):
         return None
-    masks = np.zeros((len(category.test), image_size, image_size), dtype=bool)
-    for mask, sample in zip(masks, category.test, strict=True):
+    masks = np.zeros((len(samples), image_size, image_size), dtype=bool)
+    for mask, sample in zip(masks, samples, strict=True):
         if sample.mask:
             mask[:] = read_mask(sample.mask, image_size)
     return masks

@@ -24,6 +24,12 @@ _HOW = (
     "PaDiM: maps smoothed with a Gaussian of sigma 4 px, image score is the map's maximum. Means are over "
     "the categories in which every weight has the metric."
 )
+_HOW_TWO_CLASS = (
+    " The 2-class methods see {classifier_size} px (classifier) and {unet_size} px (U-Net, whose image score is its "
+    "map's maximum), and are trained for {epochs} epochs, at least {min_steps} steps, of batches of {batch_size} at a "
+    "learning rate of {lr:g} ({freeze} frozen): a fixed length, without a look at test images. Chance AP is the share "
+    "of anomalies, so it differs between protocols."
+)
 
 
 def write_report(folder: Path) -> Path:
@@ -90,6 +96,8 @@ def _category(folder: Path, table: Table, category: str, names: dict[str, str], 
 
 def _cell(cell: Path) -> str:
     content = read_json(cell / CELL)
+    if "figures" not in content:  # nothing was measured
+        return f'<p class="soft">{escape(content["rows"][0]["reason"])}</p>'
     colours = ""
     if content["heat_range"]:
         low, high = content["heat_range"]
@@ -135,6 +143,10 @@ def _strip(scores: Sequence[float], anomalous: Sequence[bool]) -> str:
     return f'<div class="strip">{"".join(rows)}</div>'
 
 
+def _layers(about: dict[str, Any]) -> str:
+    return f", feature maps {about['layers']}" if "layers" in about else ""
+
+
 def _data_uri(path: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
 
@@ -149,13 +161,14 @@ def _measured(results: dict[str, Any], names: dict[str, str]) -> str:
         digest = own[0]["weights_sha256"]
         body += (
             f"<tr><th scope=row>{escape(name)}</th><td>{escape(weights)}</td>"
-            f"<td>{escape(about.get('architecture', 'not recorded'))}, feature maps {about.get('layers', '')}</td>"
+            f"<td>{escape(about.get('architecture', 'not recorded'))}{_layers(about)}</td>"
             f"<td>{digest[:16] if digest else 'none: no file'}</td>"
             f"<td>{sum(cells.values()):.0f} s for {len(cells)} on {escape(about.get('device', '?'))}</td></tr>"
         )
+    how = _HOW.format(**config) + (_HOW_TWO_CLASS.format(**config) if "unet_size" in config else "")
     machine = escape(json.dumps({"config": config, "environment": results["environment"]}, indent=2))
     return f"""<h2>How this was measured</h2>
-<p>{escape(_HOW.format(image_size=config["image_size"]))}</p>
+<p>{escape(how)}</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Weights"><table class="words">
 <thead><tr><th scope=col>weights</th><th scope=col>name</th><th scope=col>architecture</th><th scope=col>sha256</th>
 <th scope=col>time</th></tr></thead><tbody>{body}</tbody></table></div>

@@ -1,10 +1,10 @@
-"""results.json: written after every finished cell, read again to skip what is already there."""
+"""results.json, and the cells' folders it is put together from: what is there is not measured again."""
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from typing import Any
 from eval.datasets import Category
 from eval.features import Extractor
 from eval.metrics import Metric
-from eval.protocols import Run, Settings
+from eval.protocols import Run
+from eval.two_class import Finetuner
 from spd_weights.environment import environment
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, replacing, write_json
 
 SCHEMA = 1
 CELL = "cell.json"
+_KEY = ("weights", "dataset", "category", "protocol", "method", "seed")  # what names a cell, in `Cell.key`'s order
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -43,15 +45,36 @@ def cell_folder(folder: Path, row: dict[str, Any]) -> Path:
     return folder / "cells" / slug / str(row["dataset"]) / str(row["category"]) / run
 
 
-class Results:
-    """The results in a folder, grown one cell at a time."""
+@dataclass(frozen=True)
+class Cell:
+    """The unit of the results: weights, data, and one repetition of a method."""
 
-    def __init__(self, folder: Path, settings: Settings, data: Path) -> None:
+    source: Extractor | Finetuner
+    category: Category
+    run: Run
+    fingerprint: str  # of the category
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What names the cell in its rows."""
+        where = {"dataset": self.category.dataset, "category": self.category.name}
+        return {"weights": self.source.weights, **where, **asdict(self.run)}
+
+
+class Results:
+    """The results in a folder, grown one cell at a time.
+
+    Each process writes the folders of its own cells, whole or not at all. results.json is put together from
+    them by one process, in the order in which the cells were asked for.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], training: dict[str, Any], data: Path) -> None:
         """Open the folder's results, or start them.
 
         Args:
             folder: Where results.json lies or will lie.
-            settings: Must be those of the results already there.
+            settings: Of the detectors and the metrics; must be those of the results already there.
+            training: Of the 2-class methods, if any; must be those of earlier ones, if any.
             data: The data folder as the user named it, for the record.
 
         Raises:
@@ -60,15 +83,18 @@ class Results:
         self._folder = folder
         if (folder / "results.json").exists():
             self._content = read_results(folder)
-            for name, value in asdict(settings).items():
-                if self._content["config"].get(name) != value:
+            config = self._content["config"]
+            before = {**training, **config}  # where there are no 2-class results yet, these settings are the first
+            for name, value in {**settings, **training}.items():
+                if before.get(name) != value:
                     raise SpdError(
-                        f"{folder}: holds results with {name} = {self._content['config'].get(name)}, not {value}; "
+                        f"{folder}: holds results with {name} = {before.get(name)}, not {value}; "
                         "choose another --out, or the same settings to go on"
                     )
+            config |= training
         else:
             self._content = {"schema": SCHEMA, "created": _now(), "rows": []}
-            self._content["config"] = {**asdict(settings), "weights": {}}
+            self._content["config"] = {**settings, **training, "weights": {}, "split": {}}
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -76,82 +102,68 @@ class Results:
         self._content["config"]["data"] = str(data)
         self._content["environment"] = environment()
 
-    def finished(self, extractor: Extractor, category: Category, run: Run, save_maps: bool) -> bool:
-        """Whether the same weights, split and run have been measured here before."""
-        key = _key(extractor, category, run)
-        rows = [row for row in self._content["rows"] if _is_of(row, key)]
-        folder = cell_folder(self._folder, key)
-        if not rows or rows[0]["weights_sha256"] != extractor.sha256 or not (folder / CELL).is_file():
-            return False
-        if save_maps and not (folder / "maps.npz").is_file():
-            return False
-        return read_json(folder / CELL)["fingerprint"] == category.fingerprint()
+    def finished(self, cell: Cell, save_maps: bool = False) -> dict[str, Any] | None:
+        """What the cell's folder holds, if the same weights, split and run have been measured before."""
+        folder = cell_folder(self._folder, cell.key)
+        if not (folder / CELL).is_file() or (save_maps and not (folder / "maps.npz").is_file()):
+            return None
+        content = read_json(folder / CELL)
+        same = content["fingerprint"] == cell.fingerprint and content["rows"][0]["weights_sha256"] == cell.source.sha256
+        return content if same else None
+
+    def recorded(self, cell: Cell) -> bool:
+        """Whether the cell is finished and its rows are in results.json."""
+        content = self.finished(cell)
+        return content is not None and all(row in self._content["rows"] for row in content["rows"])
 
     @contextmanager
-    def cell(self, extractor: Extractor, category: Category, run: Run) -> Iterator[Path]:
-        """Give a folder to write the cell's figures into; it appears whole when the block ends.
-
-        Rows of an earlier measurement go first: killed in between, they must not pass for the new ones.
-        """
-        key = _key(extractor, category, run)
-        rows = [row for row in self._content["rows"] if not _is_of(row, key)]
-        if len(rows) < len(self._content["rows"]):
-            self._content["rows"] = rows
-            self._write()
-        target = cell_folder(self._folder, key)
+    def folder(self, cell: Cell) -> Iterator[Path]:
+        """Give a folder to write into, cell.json among the rest; it appears whole when the block ends."""
+        target = cell_folder(self._folder, cell.key)
         known = {path.name for path in target.iterdir()} if target.is_dir() else set()
         with replacing(target, known) as folder:
             yield folder
 
-    def add(
-        self, extractor: Extractor, category: Category, run: Run, metrics: dict[str, Metric], seconds: float
-    ) -> None:
-        """Record a finished cell, after its figures, and write results.json.
+    def collect(self, cells: Sequence[Cell]) -> None:
+        """Write results.json: its other rows as they are, then those of the finished ones among these cells."""
+        cells_by_key = {tuple(cell.key.values()): cell for cell in cells}
+        rows = [row for row in self._content["rows"] if tuple(row[name] for name in _KEY) not in cells_by_key]
+        config = self._content["config"]
+        for cell in cells:
+            if content := self.finished(cell):
+                rows += content["rows"]
+                config["weights"].setdefault(cell.source.weights, {}).update(cell.source.about)
+                where = f"{cell.category.dataset}/{cell.category.name} {cell.run.protocol}"
+                config["split"][where] = cell.category.split
+        if rows != self._content["rows"]:
+            self._content["rows"] = rows
+            write_json(self._folder / "results.json", self._content)
 
-        Args:
-            extractor: The weights.
-            category: The data.
-            run: Protocol, method and seed.
-            metrics: Values by name, or the reasons for their absence.
-            seconds: Wall time of the cell.
-        """
-        key = _key(extractor, category, run)
-        anomalies = sum(sample.anomalous for sample in category.test)
-        for name, metric in metrics.items():
-            row = {
-                "weights": extractor.weights,
-                "weights_sha256": extractor.sha256,
-                **key,
-                "metric": name,
-                "value": metric.value,
-                "n_train": len(category.train),
-                "n_test_normal": len(category.test) - anomalies,
-                "n_test_anomalous": anomalies,
-                "seconds": round(seconds, 3),
-            }
-            if metric.value is None:
-                row["reason"] = metric.reason
-            self._content["rows"].append(row)
-        self._content["config"]["weights"][extractor.weights] = {
-            "architecture": extractor.architecture,
-            "layers": extractor.layers,
-            "device": extractor.device.type,
+
+def rows_of(cell: Cell, metrics: dict[str, Metric], seconds: float) -> list[dict[str, Any]]:
+    """A finished cell's rows.
+
+    Args:
+        cell: What was measured.
+        metrics: Values by name, or the reasons for their absence.
+        seconds: Wall time of the cell.
+    """
+    test = cell.category.test
+    anomalies = sum(sample.anomalous for sample in test)
+    rows = []
+    for name, metric in metrics.items():
+        row = {
+            "weights_sha256": cell.source.sha256,
+            **cell.key,
+            "metric": name,
+            "value": metric.value,
+            "n_train": len(cell.category.train),
+            "n_test_normal": len(test) - anomalies,
+            "n_test_anomalous": anomalies,
+            "seconds": round(seconds, 3),
         }
-        splits = self._content["config"].setdefault("split", {})
-        splits[f"{category.dataset}/{category.name} {run.protocol}"] = category.split
-        self._write()
-
-    def _write(self) -> None:
-        write_json(self._folder / "results.json", self._content)
-
-
-def _key(extractor: Extractor, category: Category, run: Run) -> dict[str, Any]:
-    where = {"weights": extractor.weights, "dataset": category.dataset, "category": category.name}
-    return {**where, **asdict(run)}
-
-
-def _is_of(row: dict[str, Any], key: dict[str, Any]) -> bool:
-    return all(row[name] == value for name, value in key.items())
+        rows.append(row if metric.value is not None else {**row, "reason": metric.reason})
+    return rows
 
 
 def _now() -> str:

@@ -5,19 +5,20 @@ import tempfile
 import numpy as np
 
 
-def scratch(shape: tuple[int, ...]) -> np.ndarray:
+def scratch(shape: tuple[int, ...], dtype: type[np.generic] = np.float32) -> np.ndarray:
     """An array of zeros in a nameless file of the temporary folder (TMPDIR), read and written page by page.
 
     Args:
-        shape: Of the array; float32.
+        shape: Of the array.
+        dtype: Of its elements.
 
     Returns:
-        float32 array; its space is given back when it is no longer used, even after a crash.
+        The array; its space is given back when it is no longer used, even after a crash.
 
     Raises:
         OSError: The disk has no room for it.
     """
     if 0 in shape:
-        return np.zeros(shape, dtype=np.float32)
+        return np.zeros(shape, dtype=dtype)
     with tempfile.TemporaryFile(prefix="spd-eval-") as file:
-        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

@@ -84,9 +84,9 @@ def read_split(root: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def tiny_export(folder: Path, seed: int = 0) -> Path:
-    """An export of an untrained tiny ResNet."""
+def tiny_export(folder: Path, seed: int = 0, arch: str = ARCH) -> Path:
+    """An export of an untrained network, by default a tiny ResNet."""
     torch.manual_seed(seed)
-    backbone = timm.create_model(ARCH, pretrained=False, num_classes=0)
-    training = {"architecture": ARCH, "image_size": 64, "in_chans": 3, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3]}
+    backbone = timm.create_model(arch, pretrained=False, num_classes=0)
+    training = {"architecture": arch, "image_size": 64, "in_chans": 3, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3]}
     return export_backbone(backbone, folder, training)

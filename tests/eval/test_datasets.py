@@ -40,7 +40,7 @@ def test_visa_as_released(tmp_path):
     assert names(load_categories(root, "1cls")) == [("visa", "candle", 5, 6), ("visa", "pcb1", 5, 6)]
     assert names(load_categories(root / "pcb1", "1cls")) == [("visa", "pcb1", 5, 6)]
     category = load_categories(root, "1cls", ["pcb1"])[0]
-    masks = read_masks(category, 50)
+    masks = read_masks(category.test, 50)
     anomalous = [sample.anomalous for sample in category.test]
     assert masks.any(axis=(1, 2)).tolist() == anomalous  # class ids 1, 2 and 3 all count as defect
 
@@ -129,9 +129,30 @@ def test_too_few_to_draw_from(tmp_path):
     refusal(lambda: draw_shots(category, 5, 0), "pcb1", "0 anomalous training images, 5")
 
 
-def test_mvtec_layout_has_one_protocol(tmp_path):
-    folder = mvtec_category(tmp_path / "tile")
-    refusal(lambda: load_categories(folder, "2cls_highshot"), folder, "no 2cls_highshot split")
+def test_mvtec_layout_is_divided_by_names_alone(tmp_path):
+    folder = mvtec_category(tmp_path / "a" / "tile", train=40, normal=10, anomalous=30)
+    parts = {}
+    for protocol, expected in (("2cls_highshot", (30, 18, 20, 12)), ("2cls_5shot", (10, 10, 40, 20))):
+        (category,) = load_categories(folder, protocol)
+        assert counts(category) == expected
+        train, test = ({s.image for s in part} for part in (category.train, category.test))
+        assert not train & test
+        assert len(train | test) == 80
+        assert category.split == "own"
+        parts[protocol] = train
+    assert parts["2cls_5shot"] < parts["2cls_highshot"]
+    assert {s.image for s in load_categories(folder, "2cls_10shot")[0].train} == parts["2cls_5shot"]
+    assert len({path.parent for path in parts["2cls_highshot"]}) == 3  # train/good, test/good and the defects
+    moved = folder.rename(tmp_path / "screw")
+    (again,) = load_categories(moved, "2cls_highshot")
+    expected = {path.relative_to(folder) for path in parts["2cls_highshot"]}
+    assert {s.image.relative_to(moved) for s in again.train} == expected
+
+
+def test_a_pool_too_small_to_draw_from_is_named(tmp_path):
+    (category,) = load_categories(mvtec_category(tmp_path / "tile", train=30, anomalous=12), "2cls_10shot")
+    assert counts(category) == (10, 6, 24, 6)
+    refusal(lambda: draw_shots(category, 10, 0), "tile", "6 anomalous training images, 10")
 
 
 def test_missing_empty_and_unknown_folders(tmp_path):
@@ -201,7 +222,7 @@ def test_mvtec_masks_missing_misnamed_or_of_another_size(tmp_path):
 def test_category_without_masks_is_accepted(tmp_path):
     category = load_categories(mvtec_category(tmp_path / "alien", masks=False), "1cls")[0]
     assert not category.has_masks
-    assert read_masks(category, 20) is None
+    assert read_masks(category.test, 20) is None
 
 
 @pytest.mark.parametrize(
@@ -228,7 +249,7 @@ def test_anomaly_in_the_one_class_training_split(tmp_path):
 def test_mask_that_marks_nothing(tmp_path):
     folder = mvtec_category(tmp_path / "tile")
     empty = save(mask(value=0), folder / "ground_truth" / "spot" / "001_mask.png")
-    refusal(lambda: read_masks(load_categories(folder, "1cls")[0], 20), empty, "marks no pixel")
+    refusal(lambda: read_masks(load_categories(folder, "1cls")[0].test, 20), empty, "marks no pixel")
 
 
 def test_damaged_images(tmp_path):

@@ -1,0 +1,274 @@
+"""The 2-class protocols: what trains, what it trains on, and that nothing else decides."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from eval import segment
+from eval.datasets import load_categories
+from eval.evaluate import Request, evaluate
+from eval.finetune import Network, Training, finetune
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
+from eval.protocols import check
+from eval.two_class import Finetuner
+from spd_weights.errors import SpdError
+from tests.eval.helpers import mvtec_category, photo, save, tiny_export, visa_tree, write_split
+
+RANDOM = "random:test_resnet"
+TINY = Training(classifier_size=32, unet_size=32, epochs=1, min_steps=2)
+ABLE = replace(TINY, batch_size=4, min_steps=40, lr=1e-3)
+TWO_CLASS = ("2cls_highshot", "2cls_5shot", "2cls_10shot")
+
+
+def request(data, out, **changes):
+    return Request(**{"weights": [RANDOM], "data": data, "out": out, "training": TINY, "workers": 0,
+                      "protocols": ["2cls_5shot"], **changes})  # fmt: skip
+
+
+def rows(out):
+    return json.loads((out / "results.json").read_text())["rows"]
+
+
+def values(out, **wanted):
+    return {r["metric"]: r["value"] for r in rows(out) if all(r[name] == value for name, value in wanted.items())}
+
+
+def cells(out):
+    return {path.parent.name: path.parent for path in out.rglob("cell.json")}
+
+
+@pytest.fixture
+def tile(tmp_path):
+    return mvtec_category(tmp_path / "set" / "tile", train=20, normal=10, anomalous=24)
+
+
+def test_defects_are_learnt_and_found(tile, tmp_path):
+    out = tmp_path / "out"
+    evaluate(request(tile, out, protocols=["2cls_highshot"], training=ABLE, save_maps=True))
+    assert values(out, method="classifier")["image_auroc"] == 1.0
+    found = values(out, method="unet")
+    assert found["pixel_auroc"] > 0.85
+    assert found["image_auroc"] > 0.9
+    assert all(values(out, method="classifier")[metric] is None for metric in PIXEL_METRICS)
+    saved = np.load(cells(out)["2cls_highshot-unet-seed0"] / "maps.npz")
+    masks = np.zeros(saved["maps"].shape, bool)
+    masks[["spot" in name for name in saved["images"]], 5:16, 19:26] = True  # the rectangle at 32 pixels
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), saved["maps"].ravel()), abs=0.01)
+    anomalous = masks.any(axis=(1, 2))
+    assert np.array_equal(saved["scores"], saved["maps"].max(axis=(1, 2)))
+    assert found["image_aupr"] == pytest.approx(average_precision_score(anomalous, saved["scores"]))
+
+
+def test_labels_without_a_cause_give_chance(tile, tmp_path):
+    rng = np.random.default_rng(1)
+    for image in (tile / "test" / "spot").iterdir():
+        save(photo(rng), image)
+    evaluate(request(tile, tmp_path / "out", protocols=["2cls_highshot"], methods=["classifier"], training=ABLE))
+    assert 0.1 < values(tmp_path / "out")["image_auroc"] < 0.9
+
+
+def test_training_and_test_images_are_disjoint_files_and_draws_nested(tile, tmp_path):
+    out = tmp_path / "out"
+    evaluate(request(tile, out, protocols=TWO_CLASS, seeds=2, save_maps=True))
+    assert len(cells(out)) == 12
+    trained = {name: (folder / "train.txt").read_text().split() for name, folder in cells(out).items()}
+    for name, folder in cells(out).items():
+        tested = set(np.load(folder / "maps.npz")["images"])
+        assert tested
+        assert not tested & set(trained[name])
+    for seed in (0, 1):
+        five, ten = (trained[f"2cls_{k}shot-unet-seed{seed}"] for k in (5, 10))
+        assert (len(five), len(ten)) == (10, 20)
+        assert set(five) < set(ten) < set(trained["2cls_highshot-unet-seed0"])
+        assert five == trained[f"2cls_5shot-classifier-seed{seed}"]
+    assert trained["2cls_5shot-unet-seed0"] != trained["2cls_5shot-unet-seed1"]
+    assert trained["2cls_highshot-unet-seed0"] == trained["2cls_highshot-unet-seed1"]
+    assert {r["n_train"] for r in rows(out) if r["protocol"] == "2cls_10shot"} == {20}
+
+
+def test_workers_change_nothing_and_seeds_do(tile, tmp_path):
+    for name, workers in (("one", 0), ("two", 2)):
+        evaluate(request(tile, tmp_path / name, workers=workers, seeds=2))
+    same, again = (values(tmp_path / name, seed=1) for name in ("one", "two"))
+    assert same == again
+    assert values(tmp_path / "one", seed=0) != same
+
+
+def test_finished_cells_are_kept_and_one_class_may_follow(tile, tmp_path, monkeypatch):
+    out, calls = tmp_path / "out", []
+    original = Finetuner.__call__
+    monkeypatch.setattr(Finetuner, "__call__", lambda self, c, seed, *rest: (calls.append(seed), original(self, c, seed, *rest))[1])  # fmt: skip  # noqa: E501
+    evaluate(request(tile, out, methods=["classifier"]))
+    first = rows(out)
+    evaluate(request(tile, out, methods=["classifier"], seeds=2))
+    assert calls == [0, 1]
+    assert rows(out)[: len(first)] == first
+    with pytest.raises(SpdError, match=r"min_steps = 2, not 3"):
+        evaluate(request(tile, out, training=replace(TINY, min_steps=3)))
+    evaluate(request(tile, out, protocols=["1cls"], methods=["knn"], training=replace(TINY, min_steps=3)))
+    assert {row["protocol"] for row in rows(out)} == {"2cls_5shot", "1cls"}
+    assert calls == [0, 1]
+
+
+def test_two_class_may_follow_one_class(tile, tmp_path):
+    evaluate(request(tile, tmp_path, protocols=["1cls"], methods=["knn"]))
+    evaluate(request(tile, tmp_path, methods=["classifier"]))
+    with pytest.raises(SpdError, match="min_steps"):
+        evaluate(request(tile, tmp_path, methods=["classifier"], training=replace(TINY, min_steps=3)))
+
+
+def test_without_masks_the_unet_is_left_out_with_the_reason(tmp_path):
+    folder = mvtec_category(tmp_path / "alien", train=10, anomalous=20, masks=False)
+    evaluate(request(folder, tmp_path / "out"))
+    unet = [row for row in rows(tmp_path / "out") if row["method"] == "unet"]
+    assert {row["metric"] for row in unet} == {*IMAGE_METRICS, *PIXEL_METRICS}
+    assert all(row["value"] is None and "no masks" in row["reason"] for row in unet)
+    assert values(tmp_path / "out", method="classifier")["image_auroc"] is not None
+
+
+def test_one_class_to_learn_from_is_refused(tmp_path):
+    root = visa_tree(tmp_path / "visa", ("pcb1",))
+    table = root / "split_csv" / "1cls.csv"
+    table.rename(table.with_stem("2cls_highshot"))
+    (category,) = load_categories(root, "2cls_highshot")
+    with pytest.raises(SpdError, match=r"pcb1 has no anomalous training image"):
+        check(category, "2cls_highshot")
+    images = [f"pcb1/Data/Images/Anomaly/{i:03d}.JPG" for i in range(3)]
+    masks = [f"pcb1/Data/Masks/Anomaly/{i:03d}.png" for i in range(3)]
+    write_split(root, [["pcb1", "train", "anomaly", *pair] for pair in zip(images, masks, strict=True)])
+    table.replace(table.with_stem("2cls_highshot"))
+    with pytest.raises(SpdError, match=r"pcb1 has no normal training image"):
+        evaluate(request(root, tmp_path / "out", protocols=["2cls_highshot"]))
+
+
+def test_method_of_another_protocol_is_refused(tile, tmp_path):
+    with pytest.raises(SpdError, match=r"--method padim: protocol 2cls_5shot has classifier, unet"):
+        evaluate(request(tile, tmp_path / "out", methods=["padim"]))
+
+
+@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv2_100"])
+def test_the_weights_under_test_are_in_the_networks_to_the_bit(arch, tmp_path):
+    export = tiny_export(tmp_path / "export", arch=arch)
+    stored = load_file(export / "model.safetensors")
+    features = timm.create_model(f"local-dir:{export}", pretrained=True, features_only=True).eval()
+    unet = Finetuner(str(export), "unet", replace(TINY, unet_size=64)).network(0).body.eval()
+    encoder = unet.encoder.model.state_dict()
+    assert encoder.keys() == features.state_dict().keys()
+    for name, tensor in features.state_dict().items():
+        assert torch.equal(encoder[name], tensor), name
+    images = torch.rand(1, 3, 64, 64)
+    deepest = unet.encoder(images)[-1]
+    assert torch.equal(deepest, features(images)[-1])
+    classifier = Finetuner(str(export), "classifier", TINY).network(0).body.state_dict()
+    assert stored.keys() <= classifier.keys()
+    for name, tensor in stored.items():
+        assert torch.equal(classifier[name], tensor), name
+
+
+def test_heads_are_the_same_for_all_weights_and_differ_between_seeds(tmp_path):
+    one, other = (
+        Finetuner(str(tiny_export(tmp_path / str(seed), seed)), "unet", TINY) for seed in (0, 1)
+    )  # fmt: skip
+    heads = [n.body.decoder.state_dict() for n in (one.network(5), other.network(5), one.network(6))]
+    convolution = "blocks.0.conv1.0.weight"
+    assert torch.equal(heads[0][convolution], heads[1][convolution])
+    assert not torch.equal(heads[0][convolution], heads[2][convolution])
+
+
+def test_a_vision_transformer_is_a_classifier_but_no_unet(tile, tmp_path):
+    evaluate(request(tile, tmp_path, weights=["random:test_vit"], methods=["classifier"]))
+    assert values(tmp_path)["image_auroc"] is not None
+    with pytest.raises(SpdError, match=r"random:test_vit.*unet.*leave out --method unet"):
+        evaluate(request(tile, tmp_path, weights=["random:test_vit"]))
+
+
+@pytest.mark.parametrize("method", ["classifier", "unet"])
+@pytest.mark.parametrize("freeze", ["nothing", "batchnorm", "backbone"])
+def test_what_is_frozen_stays(method, freeze):
+    network = Finetuner(RANDOM, method, TINY).network(0)
+    before = {name: tensor.clone() for name, tensor in network.body.state_dict().items()}
+    train(network, replace(TINY, freeze=freeze), masks=method == "unet")
+    changed = {name for name, tensor in network.body.state_dict().items() if not torch.equal(tensor, before[name])}
+    heads = ("decoder.", "segmentation_head.", "fc.")
+    backbone = {name for name in changed if not name.startswith(heads)}
+    assert changed - backbone
+    assert any(name.endswith("running_mean") for name in backbone) == (freeze == "nothing")
+    assert bool(backbone) == (freeze != "backbone")
+
+
+def train(network: Network, training: Training, masks: bool, seed: int = 0) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    truth = rng.random((4, 32, 32)) < 0.1 if masks else np.array([False, True, False, True])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    finetune(network, images, truth, loss, training, np.random.default_rng(seed), lambda done, of: None)
+
+
+class Recorder(torch.nn.Module):
+    """Remembers what it is shown; one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.shown = []
+
+    def forward(self, images):
+        self.shown.append(images.detach().clone())
+        return self.scale * images[:, :1]
+
+
+def test_image_and_mask_are_mirrored_together_and_every_image_seen_equally_often():
+    recorder, targets = Recorder(), []
+    images = np.arange(6 * 3 * 8 * 8, dtype=np.uint32).reshape(6, 3, 8, 8).astype(np.uint8)
+    images[:, 0] = np.arange(6)[:, None, None] * 8 + np.arange(8)  # tells image and column
+    truth = (images[:, 0] % 8) < 3
+    network = Network(recorder, [recorder], (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
+
+    def loss(logits, target):
+        targets.append(target.clone())
+        return logits.sum() * 0
+
+    training = Training(epochs=4, min_steps=1, batch_size=8)
+    finetune(network, images.copy(), truth.copy(), loss, training, np.random.default_rng(0), lambda done, of: None)
+    shown, marked = torch.cat(recorder.shown)[:, 0].round(), torch.cat(targets)
+    assert torch.equal(marked, (shown % 8 < 3).float())
+    mirrored = shown[:, 0, 0] % 8 == 7
+    assert 0 < mirrored.sum() < len(shown)
+    assert len(shown) == 24
+    assert torch.bincount((shown[:, 0, 0] // 8).long()).tolist() == [4] * 6
+
+
+def test_focal_loss_is_the_papers():
+    rng = np.random.default_rng(0)
+    logits, truth = rng.normal(0, 3, (2, 5, 5)), rng.random((2, 5, 5)) < 0.3
+    p = 1 / (1 + np.exp(-logits))
+    right = np.where(truth, p, 1 - p)
+    expected = np.mean(-((1 - right) ** 2) * np.log(right))
+    found = segment.loss(torch.tensor(logits), torch.tensor(truth, dtype=torch.float64))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_length_counts_epochs_or_steps():
+    assert Training(epochs=10, min_steps=200, batch_size=8).steps(660) == 825
+    assert Training(epochs=10, min_steps=200, batch_size=8).steps(10) == 200
+
+
+def test_bf16_trains_and_scores_in_float32(tile, tmp_path):
+    for precision in ("no", "bf16"):
+        training = replace(ABLE, precision=precision)
+        evaluate(request(tile, tmp_path / precision, methods=["classifier"], training=training, save_maps=True))
+    full, half = (np.load(next((tmp_path / p).rglob("maps.npz")))["scores"] for p in ("no", "bf16"))
+    assert not np.array_equal(full, half)
+    assert len(np.unique(half)) > 0.9 * len(half)
+    assert values(tmp_path / "bf16")["image_auroc"] > 0.95
+
+
+def test_divergence_is_named(tile, tmp_path):
+    with pytest.raises(SpdError, match=r"random:test_resnet.*tile diverged; lower --lr"):
+        evaluate(request(tile, tmp_path, methods=["classifier"], training=replace(TINY, lr=1e30, min_steps=8)))
