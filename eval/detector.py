@@ -15,7 +15,7 @@ from eval.methods import METHODS, Detector, Settings
 from spd_weights.errors import SpdError
 
 _KEY = "anomaly_detector"  # in the metadata of the safetensors file
-SCHEMA = 1
+SCHEMA = 2
 
 
 def save_detector(path: Path, detector: Detector, about: dict[str, Any]) -> None:

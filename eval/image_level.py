@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eval.covariance import ledoit_wolf
+from eval.shrinkage import ledoit_wolf
 
 NEIGHBOURS = 2
 

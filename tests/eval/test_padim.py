@@ -14,18 +14,21 @@ from eval.padim import Padim
 SIDE = 32
 
 
-def features(rng, images, scale=1.0, offset=0.0):
-    """Three layers of 8, 4 and 2 patches a side; 6 + 10 + 14 channels."""
-    shapes = [(6, 8), (10, 4), (14, 2)]
+def features(rng, images, scale=1.0, offset=0.0, sides=(8, 4, 2)):
+    """Three layers of so many patches a side; 6 + 10 + 14 channels."""
+    shapes = zip((6, 10, 14), sides, strict=True)
     arrays = [rng.normal(offset, scale, (images, channels, side, side)) for channels, side in shapes]
     return [torch.from_numpy(array.astype(np.float32)) for array in arrays]
 
 
 def concatenated(layers):
-    """Each layer repeated to the finest grid, channels in the layers' order."""
-    side = layers[0].shape[-1]
-    grown = [np.kron(layer.double().numpy(), np.ones((side // layer.shape[-1],) * 2)) for layer in layers]
-    return np.concatenate(grown, axis=1)
+    """Each layer repeated to the next finer grid, channels in the layers' order."""
+    grown = layers[-1].double().numpy()
+    for layer in reversed(layers[:-1]):
+        side = layer.shape[-1]
+        at = np.arange(side) * grown.shape[-1] // side
+        grown = np.concatenate([layer.double().numpy(), grown[:, :, at][..., at]], axis=1)
+    return grown
 
 
 def covariance_of(samples, kind):
@@ -89,6 +92,18 @@ def test_drawn_channels_equal_the_reference_on_those_channels():
     np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, channels)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("covariance", ["full", "ledoit-wolf", "diagonal"])
+@pytest.mark.parametrize(("sides", "channels"), [((7, 4, 2), 30), ((4, 4, 4), 30), ((8, 8, 2), 30), ((8, 4, 2), 2)])
+def test_any_grids_and_any_draw(sides, channels, covariance):
+    rng = np.random.default_rng(7)
+    train, test = features(rng, 25, sides=sides), features(rng, 2, sides=sides)
+    kept = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:channels].sort().values.numpy()
+    _, maps = fitted(train, 8, dims=channels, covariance=covariance).score(test)
+    assert channels == 30 or set(kept) <= set(range(6, 16)), "of the middle layer alone"
+    expected = reference(train, test, kept, covariance)
+    np.testing.assert_allclose(maps.numpy(), smoothed(expected), rtol=1e-4)
+
+
 def test_large_offset_and_scale_stay_exact():
     rng = np.random.default_rng(3)
     train, test = features(rng, 60, scale=10, offset=300), features(rng, 2, scale=10, offset=300)
@@ -125,4 +140,4 @@ def test_default_dims_are_the_papers(channels, kept):
     padim = Padim(SIDE, seed=0)
     padim.update([torch.randn(2, channels, 1, 1)])
     padim.fit()
-    assert padim._scatter.shape[-1] == kept
+    assert len(padim.state()["channels"]) == kept
