@@ -26,26 +26,33 @@ def ledoit_wolf(covariance: Tensor, fourth: Tensor, samples: int) -> Tensor:
 
 
 class FourthMoment:
-    """Sum of the fourth powers of the samples' distances to their mean, streamed: Ledoit-Wolf's noise.
+    """Sum of the fourth powers of the samples' distances to their mean, which is known only in the end."""
 
-    When the mean moves by d, with y the samples less the old mean, S their scatter and v = sum |y|² y,
-    sum |y - d|⁴ = sum |y|⁴ + 4 d'Sd - 4 v'd + 2 |d|² tr S + n |d|⁴, as sum y = 0; v moves likewise.
-    """
-
-    def __init__(self, positions: int, dims: int, device: torch.device) -> None:
+    def __init__(self) -> None:
         """Begin without samples."""
-        self.value = torch.zeros(positions, dtype=torch.float64, device=device)  # [P]
-        self._third = torch.zeros(positions, dims, 1, dtype=torch.float64, device=device)  # v
+        self._fourth: Tensor | float = 0.0
+        self._third: Tensor | float = 0.0
 
-    def merge(self, scatter: Tensor, shift: Tensor, count: int, new: Tensor) -> None:
-        """Move the mean of `count` samples by `shift` [P, D, 1]; `new` [P, D, B] are less the old mean."""
-        product = (scatter @ shift).double()
-        shift = shift.double()
+    def add(self, samples: Tensor) -> None:
+        """Take in samples less some point near their mean, the same for all, floating [B, P, D]."""
+        samples = samples.double()
+        squares = samples.square().sum(dim=2)
+        self._fourth += squares.square().sum(dim=0)
+        self._third += (samples * squares[..., None]).sum(dim=0)
+
+    def about(self, mean: Tensor, scatter: Tensor, count: int) -> Tensor:
+        """The sums, float64 [P].
+
+        With y the samples, d their mean, S their scatter about 0 and v = sum |y|² y,
+        sum |y - d|⁴ = sum |y|⁴ + 4 d'Sd - 4 v'd + 2 |d|² tr S - 3 n |d|⁴.
+
+        Args:
+            mean: d, [P, D].
+            scatter: S, [P, D, D].
+            count: n.
+        """
+        mean, length = mean.double(), mean.double().square().sum(dim=1)
+        products = (scatter @ mean[..., None].to(scatter.dtype))[..., 0].double()
         trace = scatter.diagonal(dim1=1, dim2=2).sum(dim=1).double()
-        length = shift.square().sum(dim=(1, 2))
-        self.value += 4 * (shift * (product - self._third)).sum(dim=(1, 2)) + 2 * length * trace + count * length**2
-        self._third -= 2 * product + shift * (trace + count * length)[:, None, None]
-        moved = new.double() - shift
-        squares = moved.square().sum(dim=1, keepdim=True)  # [P, 1, B]
-        self.value += squares.square().sum(dim=(1, 2))
-        self._third += (moved * squares).sum(dim=2, keepdim=True)
+        moved = 4 * (mean * (products - self._third)).sum(dim=1)
+        return self._fourth + moved + 2 * length * trace - 3 * count * length.square()

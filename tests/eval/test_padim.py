@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
+from eval import gaussians
 from eval.maps import anomaly_maps
 from eval.padim import Padim
 
@@ -141,3 +142,19 @@ def test_default_dims_are_the_papers(channels, kept):
     padim.update([torch.randn(2, channels, 1, 1)])
     padim.fit()
     assert len(padim.state()["channels"]) == kept
+
+
+def test_precisions_agree(monkeypatch):
+    rng = np.random.default_rng(9)
+    train, test = features(rng, 40, scale=3, offset=2), features(rng, 2, scale=3, offset=2)
+    single = fitted(train, 40, dims=30).score(test)[1]
+    monkeypatch.setattr(gaussians, "_FLOAT32_RANGE", 0)
+    double = fitted(train, 40, dims=30).score(test)[1]
+    assert not torch.equal(single, double)
+    torch.testing.assert_close(single, double, rtol=1e-5, atol=0)
+
+
+def test_detector_takes_less_than_a_covariance_a_finest_position():
+    rng = np.random.default_rng(10)
+    state = fitted(features(rng, 40), 40, dims=30).state()
+    assert sum(tensor.numel() for tensor in state.values()) < 0.4 * 64 * 30 * 30
