@@ -1,6 +1,7 @@
 # make quickstart   the main job end to end, on data it renders itself (or PRETRAIN=… VISA=…)
 # make test         the tests
 # make lint         ruff and mypy
+# make rehearsal    train, evaluate, card, publish, pull, verify: the whole chain at its smallest
 # make test-slow    the tests that take minutes
 #
 # PIP_ARGS is passed to pip. On a Linux machine without a GPU this saves gigabytes:
@@ -14,10 +15,13 @@ PRETRAIN ?=
 VISA     ?=
 BIN      := $(VENV)/bin
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart rehearsal test test-slow lint clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --out "$(OUT)" $(if $(PRETRAIN),--pretrain "$(PRETRAIN)") $(if $(VISA),--visa "$(VISA)")
+
+rehearsal: $(VENV)/.installed-run
+	$(BIN)/python -m examples.quickstart --smallest --out runs/rehearsal
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu"
