@@ -8,7 +8,7 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from spd_weights.errors import SpdError
 
@@ -130,6 +130,8 @@ class SpdConfig:
     """Weak augmentation: share of the anchor that is kept."""
     weak_crop_aspect: Range = (0.9, 1.1)
     """Weak augmentation: width over height of the crop."""
+    weak_flip_probability: float = 0.5
+    """Weak augmentation: share of views that are flipped."""
     weak_jitter: Jitter = (0.1, 0.1, 0.1, 0.02)
     """Weak augmentation: strength of brightness, contrast, saturation and hue."""
     weak_jitter_probability: float = 0.8
@@ -183,9 +185,10 @@ class AdaptConfig:
     """Staying close to the starting weights."""
 
     keep_weight: float = 3.0
-    """Weight of the cosine distance from the starting features, at every position of three stages."""
-    projector_dim: int = 256
-    """Width of the embeddings that SPD compares."""
+    """Weight of the squared distance from the starting features, at every position of three stages."""
+    scales: tuple[float, ...] = ()
+    """Factors that the maps of strides 4, 8 and 16 are exported with, what reads them undoing it (MobileNetV2,
+    EfficientNet): PatchCore weighs its two maps by their size, and PaDiM's ridge is a fixed one."""
 
 
 @dataclass(frozen=True)
@@ -285,10 +288,18 @@ class Supervised(Config):
     )
 
 
+IN_PLACE: dict[str, Any] = {
+    "weak_crop_area": (1.0, 1.0),
+    "weak_crop_aspect": (1.0, 1.0),
+    "weak_flip_probability": 0.0,
+}
+"""SPD options of views that lie on each other, as a dense loss needs them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Adapt(Config):
-    """SPD on top of a pre-trained backbone, short and at a small learning rate, held close to where it
-    started. Our own recipe: the paper pre-trains from scratch."""
+    """Dense SPD on top of a pre-trained backbone, short and at a small learning rate, held close to where it
+    started. Our own recipe: the paper pre-trains from scratch, and compares pooled embeddings."""
 
     model: ModelConfig = ModelConfig(init="timm")
     optim: OptimConfig = OptimConfig(
@@ -297,8 +308,20 @@ class Adapt(Config):
     augment: AugmentConfig = AugmentConfig(
         crop_area=(0.5, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
     )
-    spd: SpdConfig = SpdConfig(weight=1.0)
+    spd: SpdConfig = SpdConfig(weight=1.0, **IN_PLACE)
     adapt: AdaptConfig = AdaptConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse SPD options that dense SPD has no use for."""
+        super().__post_init__()
+        if self.spd.weight == 0:
+            return
+        for name, only in {**IN_PLACE, "loss": "auto", "anchor": "strong", "symmetric": False}.items():
+            if (value := getattr(self.spd, name)) != only:
+                raise SpdError(
+                    f"--spd.{name.replace('_', '-')} {value}: the recipe adapt compares position by position, "
+                    f"which leaves only {only}"
+                )
 
 
 RECIPES: dict[str, type[Config]] = {

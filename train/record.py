@@ -11,6 +11,7 @@ from spd_weights.environment import environment
 from spd_weights.export import TRAINING, export_backbone
 from spd_weights.files import read_json
 from train.config import Config, recipe_name, to_json
+from train.methods.adapt import AdaptMethod
 from train.setup import Run, changed_settings
 
 
@@ -18,7 +19,9 @@ def export_run(run: Run) -> Path:
     """Write the run's backbone as an export into the run's folder; returns the export's folder."""
     folder = run.config.out / "export"
     if run.accelerator.is_main_process:
-        export_backbone(run.method.backbone, folder, training_record(run))
+        adapted = isinstance(run.method, AdaptMethod)
+        backbone = run.method.exported() if adapted else run.method.backbone
+        export_backbone(backbone, folder, training_record(run))
     run.accelerator.wait_for_everyone()
     return folder
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from train import augment, perturb
-from train.config import Config
+from train.config import Adapt, Config
 from train.data import Batch
 from train.randomness import between, log_between, uniforms
 
@@ -44,13 +44,17 @@ class ViewMaker:
             Normalised float32 tensors (B, 3, S, S): `anchor` and, where there are two crops, `second`, the
             strong views. If the SPD weight is not 0 also `positive` = weak(anchor) and `negative` =
             perturbed(weak'(anchor)), of 2B images where SPD is symmetric, and where the anchor is the
-            plain crop `spd_anchor`. `labels` int64 (B,), where there are any.
+            plain crop `spd_anchor`; for `adapt` also `alpha` (B, 1, S, S), where the negatives were changed.
+            `labels` int64 (B,), where there are any.
         """
-        views = self.unnormalized(batch)
-        views.pop("alpha", None)
+        made = self.unnormalized(batch)
         views = {
-            name: ((view - self.mean) / self.std).contiguous(memory_format=self.layout) for name, view in views.items()
+            name: ((view - self.mean) / self.std).contiguous(memory_format=self.layout)
+            for name, view in made.items()
+            if name not in ("alpha", "unperturbed")
         }
+        if "alpha" in made and isinstance(self.config, Adapt):
+            views["alpha"] = made["alpha"]  # a dense loss asks where
         return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device)}
 
     def unnormalized(self, batch: Batch) -> dict[str, Tensor]:
@@ -111,7 +115,7 @@ class ViewMaker:
             augment.crop_matrix(self._device(start), self._device(length), size)
             for start, length in ((top, height), (left, width))
         )
-        columns = augment.flip(blur @ crop_columns, self._device(u[:, 6] < 0.5))
+        columns = augment.flip(blur @ crop_columns, self._device(u[:, 6] < config.weak_flip_probability))
         images = augment.separable(images, blur @ crop_rows, columns)
         return self._jitter(images, u[:, 7:], config.weak_jitter, config.weak_jitter_probability)
 

@@ -1,53 +1,87 @@
-"""Adaptation: SPD on top of a given backbone, held close to where it started."""
+"""Adaptation: dense SPD on top of a given backbone, held close to where it started."""
 
+import math
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
 from spd_weights.export import export_backbone
 from tests.train.helpers import write_photos
-from train.config import Adapt, AdaptConfig, DataConfig, ModelConfig, OptimConfig, SpdConfig
+from train.config import IN_PLACE, Adapt, AdaptConfig, DataConfig, ModelConfig, OptimConfig, SpdConfig
+from train.data import Crops
 from train.loop import pretrain
-from train.methods.adapt import AdaptMethod
-from train.spd import spd_loss
+from train.methods.adapt import AdaptMethod, dense_spd_loss
+from train.sources import open_images
+from train.views import ViewMaker
 
 ARCH = "mobilenetv3_small_050"  # with layers behind the last stage that is read
-SPD = SpdConfig(weight=1.0, loss="cosine")
 
 
-def method(seed: int = 0) -> AdaptMethod:
+def method(seed: int = 0, arch: str = ARCH, **options: object) -> AdaptMethod:
     torch.manual_seed(seed)
-    return AdaptMethod(timm.create_model(ARCH, num_classes=0), AdaptConfig(projector_dim=8), SPD, 64).train()
+    return AdaptMethod(timm.create_model(arch, num_classes=0), AdaptConfig(**options), 64).train()
 
 
 def views() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return {name: torch.randn(4, 3, 64, 64, generator=generator) for name in ("anchor", "positive", "negative")}
+    images = {name: torch.randn(4, 3, 64, 64, generator=generator) for name in ("anchor", "negative")}
+    alpha = torch.zeros(4, 1, 64, 64)
+    alpha[:, :, 8:40, 16:48] = 1
+    return {**images, "alpha": alpha}
 
 
-def test_losses_are_distance_from_the_start_and_spd_on_pooled_stages():
+def test_dense_loss_is_the_log_ratio_of_a_naive_loop():
+    distances = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    alpha = torch.zeros(3, 1, 16, 16)
+    alpha[0, 0, 2:9, 4:8] = 1  # half of some cells
+    alpha[1, 0, 5:7, 5:7] = 0.8
+    alpha[2, 0, :8] = 1
+    expected, right = [], []
+    for image in range(3):
+        near, far, weights = [], 0.0, 0.0
+        for row in range(8):
+            for column in range(8):
+                covered = alpha[image, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean().item()
+                if covered == 0:
+                    near.append(distances[image, row, column].item())
+                elif covered > 0.1:
+                    far += min(1.0, 2 * covered) * distances[image, row, column].item()
+                    weights += min(1.0, 2 * covered)
+        outside, inside = sum(near) / len(near), far / max(weights, 0.1)
+        expected.append(math.log(outside + 0.003) - math.log(inside + 0.003))
+        right.append(inside > outside)
+    out = dense_spd_loss(distances, alpha)
+    assert out["loss_spd"].item() == pytest.approx(sum(expected) / 3, rel=1e-5)
+    assert out["spd_accuracy"].item() == pytest.approx(sum(right) / 3)
+    bigger = dense_spd_loss(1000 * distances, alpha)["loss_spd"]
+    assert bigger.item() == pytest.approx(out["loss_spd"].item(), abs=0.1)  # a ratio
+
+
+def test_losses_are_distances_from_the_start_and_between_the_views():
     ours, batch = method(), views()
-    assert ours(batch)["loss_base"].item() == pytest.approx(0, abs=1e-5)
+    assert ours(batch)["loss_base"].item() == 0
     with torch.no_grad():
         for parameter in ours.backbone.parameters():
             parameter.mul_(1 + 0.1 * torch.randn_like(parameter))
     out = ours(batch)
-    maps, starting = (ours._maps(model, batch["anchor"]) for model in (ours.backbone, ours.start))
-    assert [m.shape[-1] for m in maps] == [16, 8, 4]
-    far = sum((1 - F.cosine_similarity(a, b, dim=1)).mean() for a, b in zip(maps, starting, strict=True)) / 3
-    torch.testing.assert_close(out["loss_base"], 3.0 * far)
-
-    def embed(images: Tensor) -> Tensor:
-        return ours.projector(torch.cat([m.mean((2, 3)) for m in ours._maps(ours.backbone, images)], 1))
-
-    expected = spd_loss(*(embed(batch[name]) for name in ("anchor", "positive", "negative")))
-    torch.testing.assert_close(out["loss_spd"], expected["loss_spd"], atol=1e-5, rtol=1e-4)
+    now, then, other = (
+        ours._maps(model, batch[name])
+        for model, name in ((ours.backbone, "anchor"), (ours.start, "anchor"), (ours.backbone, "negative"))
+    )
+    assert [m.shape[-1] for m in now] == [16, 8, 4]
+    units = [m.var((0, 2, 3)).sum() for m in then]
+    far = [((a - b) ** 2).sum(1).mean() / unit for a, b, unit in zip(now, then, units, strict=True)]
+    torch.testing.assert_close(out["loss_base"], 3.0 * sum(far) / 3)
+    spd = [
+        dense_spd_loss(((a - b) ** 2).sum(1) / unit, batch["alpha"])["loss_spd"]
+        for a, b, unit in zip(now, other, units, strict=True)
+    ]
+    torch.testing.assert_close(out["loss_spd"], sum(spd) / 3, atol=1e-5, rtol=1e-4)
 
 
 def test_only_what_is_read_is_trained_and_statistics_stay():
@@ -60,30 +94,48 @@ def test_only_what_is_read_is_trained_and_statistics_stay():
     assert not any(m.training for m in ours.modules() if isinstance(m, nn.BatchNorm2d))
 
 
-def adapt(photos: Path, out: Path, start: Path, **changes: object) -> Path:
-    config = Adapt(
+def recipe(photos: Path, out: Path, start: Path, arch: str = ARCH, **changes: object) -> Adapt:
+    return Adapt(
         data=DataConfig(train=str(photos), image_size=64, workers=0),
-        model=ModelConfig(arch=ARCH, init=f"local-dir:{start}"),
+        model=ModelConfig(arch=arch, init=f"local-dir:{start}"),
         optim=OptimConfig(epochs=1, batch_size=4, optimizer="adamw", lr=1e-3, lr_scaling="none", weight_decay=0.0),
         log_every=1,
         out=out,
         **changes,
     )
-    return pretrain(config)
+
+
+def test_outside_the_patch_the_views_differ_by_weak_changes_alone(tmp_path: Path):
+    config = recipe(write_photos(tmp_path / "photos", 12), tmp_path / "run", tmp_path)
+    batch = Crops(open_images(config.data.train), config).__getitems__([(0, i) for i in range(12)])
+    made = ViewMaker(config, (0.0,) * 3, (1.0,) * 3, torch.device("cpu"))(batch)
+    outside = (made["alpha"] == 0).float()
+    difference = ((made["negative"] - made["anchor"]).abs() * outside).sum() / outside.sum() / 3
+    flipped = ((made["negative"].flip(3) - made["anchor"]).abs() * outside).sum() / outside.sum() / 3
+    assert difference < 0.5 * flipped
 
 
 def test_a_run_starts_from_given_weights_and_without_spd_stays_there(tmp_path: Path):
     torch.manual_seed(3)
-    record = {"architecture": ARCH, "image_size": 64, "in_chans": 3, "mean": [0.5] * 3, "std": [0.2] * 3}
-    start = export_backbone(timm.create_model(ARCH, num_classes=0), tmp_path / "start", record)
+    arch = "mobilenetv2_050"
+    record = {"architecture": arch, "image_size": 64, "in_chans": 3, "mean": [0.5] * 3, "std": [0.2] * 3}
+    start = export_backbone(timm.create_model(arch, num_classes=0), tmp_path / "start", record)
     photos = write_photos(tmp_path / "photos", 12)
-    still = load_file(adapt(photos, tmp_path / "still", start, spd=SpdConfig(weight=0)) / "model.safetensors")
-    moved = load_file(adapt(photos, tmp_path / "moved", start) / "model.safetensors")
+    still = pretrain(recipe(photos, tmp_path / "still", start, arch, spd=SpdConfig(weight=0)))
+    scales = AdaptConfig(scales=(0.5, 1.0, 0.25))
+    moved = pretrain(recipe(photos, tmp_path / "moved", start, arch, adapt=scales)) / "model.safetensors"
     given = load_file(start / "model.safetensors")
-    assert all(torch.allclose(still[name], given[name], atol=1e-5) for name in given)
-    assert any(not torch.allclose(moved[name], given[name], atol=1e-4) for name in given)
+    assert all(torch.equal(tensor, given[name]) for name, tensor in load_file(still / "model.safetensors").items())
+    adapted = load_file(moved)
+    assert any(not torch.allclose(adapted[name], given[name], atol=1e-4) for name in given)
+    norm = "blocks.1.0.bn3.weight"  # of random weights, one; the last stage is scaled by a quarter
+    assert adapted[norm].mean().item() == pytest.approx(0.5 * given[norm].mean().item(), rel=0.05)
 
 
-def test_an_architecture_without_maps_is_refused():
+def test_what_a_dense_loss_cannot_do_is_refused(tmp_path: Path):
     with pytest.raises(SpdError, match="intermediate feature maps"):
-        AdaptMethod(nn.Flatten(), AdaptConfig(), SPD, 32)
+        AdaptMethod(nn.Flatten(), AdaptConfig(), 32)
+    with pytest.raises(SpdError, match=r"spd\.weak-crop-area"):
+        recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0))
+    with pytest.raises(SpdError, match=r"spd\.symmetric"):
+        recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0, **IN_PLACE, symmetric=True))

@@ -7,7 +7,6 @@ import pytest
 import torch
 from sklearn.linear_model import RidgeClassifierCV
 
-from spd_weights.files import read_json
 from tests.train.helpers import write_photos
 from train.probe import PENALTIES, main, ridge_accuracy
 

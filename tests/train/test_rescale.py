@@ -22,7 +22,9 @@ def test_maps_are_scaled_and_the_output_stays_to_the_bit():
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         assert torch.equal(other(images), model(images))
-        maps, ours = (m.forward_intermediates(images, indices=[1, 2, 3], intermediates_only=True) for m in (model, other))
+        maps, ours = (
+            m.forward_intermediates(images, indices=[1, 2, 3], intermediates_only=True) for m in (model, other)
+        )
         for before, after, factor in zip(maps, ours, factors, strict=True):
             assert torch.equal(after, before * factor)
 

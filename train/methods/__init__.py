@@ -25,7 +25,7 @@ def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Mo
         SpdError: the queue or the batch does not suit the method.
     """
     if isinstance(config, Adapt):
-        return AdaptMethod(backbone, config.adapt, _resolved(config), config.data.image_size)
+        return AdaptMethod(backbone, config.adapt, config.data.image_size)
     features = feature_width(backbone, config.data.image_size)
     spd = _resolved(config)
     if isinstance(config, SimSiam):

@@ -1,8 +1,9 @@
-"""Adaptation of a pre-trained backbone: SPD alone, held close to where it started. Ours, not the paper's.
+"""Adaptation of a pre-trained backbone: dense SPD, held close to where it started. Ours, not the paper's.
 
-The paper pre-trains from scratch. Starting from weights that already see well is far cheaper, and the
-danger is another one: features forget. So the base loss is not a self-supervised one but the distance
-from the starting features, at every position of the maps that detectors read.
+The paper pre-trains from scratch and compares pooled embeddings. Starting from weights that already see well
+is far cheaper, and the dangers are others. Features forget: so the base loss is the distance from the starting
+features, at every position of the maps that detectors read. And a pooled loss lets a change anywhere answer
+for one place, which blurs where a defect is: so here SPD compares position by position.
 """
 
 import copy
@@ -12,43 +13,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
-from train.config import AdaptConfig, SpdConfig
-from train.methods.heads import mlp
-from train.spd import SpotTheDifference
+from train.config import AdaptConfig
+from train.methods.rescale import rescaled
 
 _REDUCTIONS = (4, 8, 16)  # the maps that PaDiM and PatchCore read: layer1 to layer3 of a ResNet
+_FLOOR = 0.003  # distances below count as this, in units of the starting features' variance: logarithms stay calm
+_COVERED = 0.1  # a position counts as changed where the patch covers more of its cell than this
 
 
 class AdaptMethod(nn.Module):
-    """SPD on the pooled features of three stages; batch norm keeps the statistics that it came with."""
+    """SPD at every position of three stages; batch norm keeps the statistics that it came with."""
 
-    def __init__(self, backbone: nn.Module, config: AdaptConfig, spd: SpdConfig, image_size: int) -> None:
-        """Add a projector, and a frozen copy of the backbone to compare with.
+    def __init__(self, backbone: nn.Module, config: AdaptConfig, image_size: int) -> None:
+        """Add a frozen copy of the backbone to compare with.
 
         Args:
             backbone: a timm model with intermediate feature maps.
-            config: weight of the distance, width of the projector.
-            spd: the SPD options.
+            config: weight of the distance, factors of the exported maps.
             image_size: pixels.
 
         Raises:
-            SpdError: the architecture gives no intermediate feature maps.
+            SpdError: the architecture gives no intermediate feature maps, or they cannot be rescaled as asked.
         """
         super().__init__()
         if not hasattr(backbone, "forward_intermediates"):
             raise SpdError("the recipe adapt needs an architecture with intermediate feature maps in timm")
         last = {stage["reduction"]: index for index, stage in enumerate(backbone.feature_info)}
         self.stages = [last[reduction] for reduction in _REDUCTIONS if reduction in last] or [len(last) - 1]
-        self.backbone, self.keep_weight = backbone, config.keep_weight
+        self.backbone, self.keep_weight, self.scales = backbone, config.keep_weight, config.scales
+        self.exported()  # refuses factors that cannot be before a step is made
         self.start = copy.deepcopy(backbone).requires_grad_(False)
         maps = self._maps(backbone.eval(), torch.zeros(1, 3, image_size, image_size))
         sum(m.sum() for m in maps).backward()
         for parameter in backbone.parameters():  # what lies behind the last stage has nothing to learn
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
-        width = sum(m.shape[1] for m in maps)
-        self.projector = mlp([width, width, config.projector_dim], batch_norm=False)
-        self.spd = SpotTheDifference(width, spd)
 
     def train(self, mode: bool = True) -> "AdaptMethod":
         """Set the mode, but leave batch norm in evaluation: small batches would blur its statistics."""
@@ -62,33 +61,67 @@ class AdaptMethod(nn.Module):
         """Compute the losses of a batch.
 
         Args:
-            views: `anchor`, and with SPD also `positive` and `negative`; each (B, 3, S, S), normalised.
+            views: `anchor`, and with SPD also `negative`, the anchor's weak augmentation with a patch blended
+                in at the same place and size; each (B, 3, S, S), normalised; and `alpha` (B, 1, S, S), where.
 
         Returns:
-            `loss_base`, keep_weight times the mean cosine distance from the starting maps, 0 at the start;
-            `features`, the pooled stages (B, F), detached; with SPD also `loss_spd` and `spd_accuracy`.
+            `loss_base`, keep_weight times the mean squared distance from the starting maps, 0 at the start;
+            `features`, the pooled stages (B, F), detached; with SPD also `loss_spd` and `spd_accuracy`, both
+            means over the stages of `dense_spd_loss`.
         """
-        maps = self._maps(self.backbone, views["anchor"])
         with torch.no_grad():
             starting = self._maps(self.start, views["anchor"])
-        distances = [cosine_distance(now, then) for now, then in zip(maps, starting, strict=True)]
-        pooled = _pool(maps)
-        spd = self.spd(lambda x: _pool(self._maps(self.backbone, x)), self.projector, views, self.projector(pooled))
-        base = self.keep_weight * torch.stack(distances).mean()
-        return {"loss_base": base, "features": pooled.detach(), **spd}
+        variances = [m.var((0, 2, 3)).sum() for m in starting]
+        images = [views["anchor"], *([views["negative"]] if "negative" in views else [])]
+        maps = [m.chunk(len(images)) for m in self._maps(self.backbone, torch.cat(images))]
+        moved = [distances(now[0], then, v).mean() for now, then, v in zip(maps, starting, variances, strict=True)]
+        losses = {
+            "loss_base": self.keep_weight * torch.stack(moved).mean(),
+            "features": torch.cat([anchor.detach().mean((2, 3)) for anchor, *_ in maps], 1),
+        }
+        if "negative" in views:
+            found = [
+                dense_spd_loss(distances(*pair, v), views["alpha"]) for pair, v in zip(maps, variances, strict=True)
+            ]
+            losses |= {name: torch.stack([of_stage[name] for of_stage in found]).mean() for name in found[0]}
+        return losses
+
+    def exported(self) -> nn.Module:
+        """The backbone to export: a copy with its maps rescaled, where that was asked for."""
+        names = [self.backbone.feature_info[stage]["module"] for stage in self.stages]
+        return rescaled(self.backbone, names, self.scales) if self.scales else self.backbone
 
     def _maps(self, model: nn.Module, images: Tensor) -> list[Tensor]:
         return model.forward_intermediates(images, indices=self.stages, stop_early=True, intermediates_only=True)
 
 
-def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cosine similarity over dimension 1, averaged: half the squared distance of the unit vectors.
+def distances(a: Tensor, b: Tensor, variance: Tensor) -> Tensor:
+    """Squared distances of two maps position by position, in units of a variance: (B, C, H, W) to (B, H, W)."""
+    return (a - b).square().sum(1) / variance
 
-    Written so, its gradient at a = b is exactly 0, where rounding of the plain formula leaves a little
-    that Adam would magnify into full steps.
+
+def dense_spd_loss(distances: Tensor, alpha: Tensor) -> dict[str, Tensor]:
+    """Tell from an image pair where it differs: far apart under the patch, near everywhere else.
+
+    The paper pulls a weak augmentation near and pushes a perturbed one away. Of a perturbed image's map, the
+    positions that the patch does not cover have only been weakly augmented: they are the positives, and those
+    under the patch the negatives. L = log(mean distance outside) - log(mean distance under the patch), an
+    image; a ratio, so that blowing up all features gains nothing, and a subtle patch counts as a bold one. Of a
+    patch too small for the map's grid, only the positions outside teach.
+
+    Args:
+        distances: between the maps of the anchor and of the perturbed image, (B, H, W), >= 0.
+        alpha: where the image was perturbed, (B, 1, S, S) in [0, 1].
+
+    Returns:
+        `loss_spd`, the mean over the batch; `spd_accuracy`, the share of images in which the patch's positions
+        are further apart than the rest.
     """
-    return (F.normalize(a) - F.normalize(b)).square().sum(1).mean() / 2
-
-
-def _pool(maps: list[Tensor]) -> Tensor:
-    return torch.cat([m.mean((2, 3)) for m in maps], 1)
+    covered = F.adaptive_avg_pool2d(alpha, distances.shape[1:])[:, 0]
+    changed = (covered.clamp(max=0.5) * 2).where(covered > _COVERED, 0)
+    same = (covered == 0).float()
+    near, far = (
+        (distances * weight).sum((1, 2)) / weight.sum((1, 2)).clamp(min=_COVERED) for weight in (same, changed)
+    )
+    loss = (near + _FLOOR).log() - (far + _FLOOR).log()
+    return {"loss_spd": loss.mean(), "spd_accuracy": (far > near).float().mean().detach()}
