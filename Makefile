@@ -3,6 +3,7 @@
 # make lint         ruff and mypy
 # make rehearsal    train, evaluate, card, publish, pull, verify: the whole chain at its smallest
 # make test-slow    the tests that take minutes
+# make test-kill    kills training runs hundreds of times
 #
 # PIP_ARGS is passed to pip. On a Linux machine without a GPU this saves gigabytes:
 #   make quickstart PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
@@ -15,7 +16,7 @@ PRETRAIN ?=
 VISA     ?=
 BIN      := $(VENV)/bin
 
-.PHONY: quickstart rehearsal test test-slow lint clean
+.PHONY: quickstart rehearsal test test-slow test-kill lint clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --out "$(OUT)" $(if $(PRETRAIN),--pretrain "$(PRETRAIN)") $(if $(VISA),--visa "$(VISA)")
@@ -24,10 +25,13 @@ rehearsal: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --smallest --out runs/rehearsal
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not kill"
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-kill: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m kill -s
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

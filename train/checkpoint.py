@@ -58,6 +58,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, milestone_every: int |
         older = next((path.name for path in _steps(folder)), None)
         there = f"{older} is still there, and the same command goes on from it" if older else "none was there before"
         raise SpdError(f"the checkpoint {final} could not be written: {error}. Make room; {there}.") from error
+    for leftover in folder.glob(".step-*"):  # of saves that were killed
+        shutil.rmtree(leftover, ignore_errors=True)
     # Any later one was passed over as damaged when the run went on from an earlier one.
     newest = [path for path in _steps(folder) if _number(path) <= checkpoint.step][:keep]
     for path in _steps(folder):
