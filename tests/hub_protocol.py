@@ -6,7 +6,7 @@ import json
 import re
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WRITE_TOKEN, READ_TOKEN = "hf_local_write", "hf_local_read"
 USER = "tester"
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".zip")
+LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".zip", ".parquet", ".tar")
 LFS_SIZE = 10 << 20
 
 
@@ -31,7 +31,8 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet; `HubServer.requests` has the record."""
 
     def handle_one(self) -> None:
-        path = urlsplit(self.path).path
+        # A data set's repository is called datasets/owner/name here, wherever a model's is called owner/name.
+        path = urlsplit(self.path).path.replace("/api/datasets/", "/api/models/datasets/", 1)
         self.hub.requests.append((self.command, path))
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.hub.fault and self.hub.fault(self):
@@ -84,7 +85,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def create(self) -> None:
         wanted = json.loads(self.body)
-        repo_id = f"{wanted.get('organization') or USER}/{wanted['name']}"
+        kind = "datasets/" if wanted.get("type") == "dataset" else ""
+        repo_id = f"{kind}{wanted.get('organization') or USER}/{wanted['name']}"
         private = wanted.get("visibility") == "private" or bool(wanted.get("private"))
         url = f"{self.hub.endpoint}/{repo_id}"
         if repo_id in self.hub.store.repos:
@@ -103,15 +105,27 @@ class Handler(BaseHTTPRequestHandler):
             [{"id": name, "modelId": name} for name, repo in self.hub.store.repos.items() if not repo["private"]]
         )
 
+    def paths_info(self, repo_id: str, revision: str) -> None:
+        repo, sha = self.find(repo_id, revision)
+        paths = parse_qs(self.body.decode())["paths"]
+        files = repo["commits"][sha]["files"]
+        entries = [file_entry(path, files[path]) for path in paths if path in files]
+        folders = [path for path in paths if any(name.startswith(f"{path}/") for name in files)]
+        self.reply(entries + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])
+
     def tree(self, repo_id: str, revision: str, folder: str = "") -> None:
         repo, sha = self.find(repo_id, revision)
-        entries = [
-            {"type": "file", "path": path, "oid": entry["oid"], "size": entry["size"]}
-            | ({"lfs": {"oid": entry["sha256"], "size": entry["size"], "pointerSize": 134}} if entry["lfs"] else {})
-            for path, entry in repo["commits"][sha]["files"].items()
-            if path.startswith(folder)
-        ]
-        self.reply(entries)
+        files = {p: e for p, e in repo["commits"][sha]["files"].items() if not folder or p.startswith(f"{folder}/")}
+        if folder and not files:
+            raise HubError(404, f"{folder} does not exist", "EntryNotFound")
+        entries, folders = [], set()
+        recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() == "true"
+        for path, entry in files.items():
+            below = path.removeprefix(f"{folder}/").split("/")
+            parents = {path.removesuffix("/".join(below)) + "/".join(below[:i]) for i in range(1, len(below))}
+            folders |= parents if recursive else {min(parents)} if parents else set()
+            entries += [file_entry(path, entry)] if recursive or not parents else []
+        self.reply(entries + [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)])
 
     def history(self, repo_id: str, revision: str) -> None:
         repo, sha = self.find(repo_id, revision)
@@ -249,7 +263,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send(content[first : last + 1], 206, **headers)
 
 
-_REPO = r"(?P<repo_id>[^/]+/[^/]+)"
+def file_entry(path: str, entry: dict[str, Any]) -> dict[str, Any]:
+    lfs = {"oid": entry["sha256"], "size": entry["size"], "pointerSize": 134}
+    plain = {"type": "file", "path": path, "oid": entry["oid"], "size": entry["size"]}
+    return {**plain, **({"lfs": lfs} if entry["lfs"] else {})}
+
+
+_REPO = r"(?P<repo_id>(datasets/)?[^/]+/[^/]+)"
 _MODEL = rf"/api/models/{_REPO}"
 ROUTES = [
     ("GET", r"/api/whoami-v2", "whoami"),
@@ -257,6 +277,7 @@ ROUTES = [
     ("POST", r"/api/validate-yaml", "validate_yaml"),
     ("GET", r"/api/models", "models"),
     ("GET", rf"{_MODEL}(/revision/(?P<revision>[^/]+))?", "info"),
+    ("POST", rf"{_MODEL}/paths-info/(?P<revision>[^/]+)", "paths_info"),
     ("GET", rf"{_MODEL}/tree/(?P<revision>[^/]+)(/(?P<folder>.+))?", "tree"),
     ("GET", rf"{_MODEL}/commits/(?P<revision>[^/]+)", "history"),
     ("GET", rf"{_MODEL}/refs", "refs"),
@@ -269,4 +290,4 @@ ROUTES = [
     ("GET", rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "download"),
     ("HEAD", rf"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", "download"),
 ]
-READS_BY_POST = ("validate_yaml",)
+READS_BY_POST = ("validate_yaml", "paths_info")

@@ -24,7 +24,8 @@ class Store:
         self.root, self.lock = root, threading.RLock()
         (root / "blobs").mkdir(parents=True, exist_ok=True)
         self.repos: dict[str, dict[str, Any]] = {
-            f"{path.parent.name}/{path.stem}": json.loads(path.read_text()) for path in root.glob("repos/*/*.json")
+            path.relative_to(root / "repos").as_posix().removesuffix(".json"): json.loads(path.read_text())
+            for path in root.glob("repos/**/*.json")
         }
 
     def create(self, repo_id: str, private: bool) -> None:

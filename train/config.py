@@ -21,7 +21,8 @@ class DataConfig:
     """What to train on."""
 
     train: str
-    """A folder of images (searched through), a folder of parquet or webdataset shards, or hf:owner/dataset[:config]."""
+    """A folder of images (searched through), a folder of parquet files or webdataset tars, or
+    hf:owner/dataset[:config], whose parquet files are read from the Hub by ranges, without a copy."""
     val: str | None = None
     """Labelled images to measure top-1 and top-5 accuracy on after each epoch; supervised only."""
     image_size: int = 224

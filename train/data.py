@@ -1,13 +1,13 @@
 """Crops out of a table of encoded images: which step sees which, and each decoded once a visit."""
 
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from PIL import Image
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from spd_weights.errors import SpdError
 from train.config import Adapt, Config, Supervised
 from train.randomness import between, log_between, permutation, uniforms
+from train.shards import Shards
+from train.sources import Table
 
 
 @dataclass
@@ -42,6 +44,15 @@ class Batch:
         pieces = zip(self.crops.chunk(parts), labels, np.split(self.indices, parts), strict=True)
         return [Batch(crops, some, indices, self.epoch, {}) for crops, some, indices in pieces]
 
+    @classmethod
+    def join(cls, parts: list["Batch"]) -> "Batch":
+        """Put parts of one batch together."""
+        labels = None if parts[0].labels is None else torch.cat([part.labels for part in parts])
+        bad = {index: reason for part in parts for index, reason in part.bad.items()}
+        indices = np.concatenate([part.indices for part in parts])
+        whole = cls(torch.cat([part.crops for part in parts]), labels, indices, parts[0].epoch, bad)
+        return whole.pin_memory() if parts[0].crops.is_pinned() else whole
+
     def pin_memory(self) -> "Batch":
         """Let the copy to a GPU overlap with work there (called by the data loader)."""
         self.crops = self.crops.pin_memory()
@@ -52,7 +63,7 @@ class Batch:
 class Crops(Dataset[Batch]):
     """Random crops of a table's images; indexed by (epoch, index) so that it carries no state."""
 
-    def __init__(self, table: datasets.Dataset, config: Config) -> None:
+    def __init__(self, table: Table, config: Config) -> None:
         """Wrap a table from `open_images`: two crops an image for methods that compare views, else one."""
         self.table = table
         self.views = 1 if isinstance(config, (Supervised, Adapt)) else 2
@@ -148,56 +159,132 @@ def random_resized_crop(uniforms: np.ndarray, width: int, height: int, area: tup
 
 
 class Schedule:
-    """Which images each step sees, as a function of the seed and the step: resuming is starting later."""
+    """Which images each step sees, as a function of the seed and the step: resuming is starting later.
+
+    An epoch's order is cut into as many strands as `strands` says; a batch takes the next images of each.
+    So a process, which has its place in the batch, reads its own part of the shards and no other.
+    """
 
     def __init__(
-        self, images: int, batch_size: int, seed: int, rank: int = 0, processes: int = 1, parts: int = 1
+        self,
+        images: int | np.ndarray,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+        parts: int = 1,
+        strands: int = 1,
     ) -> None:
         """Lay out the epochs.
 
         Args:
-            images: how many there are; what does not fill a batch is left to another epoch's order.
+            images: how many there are, or how many there are in each group of a shard; what does not fill
+                a batch is left to another epoch's order.
             batch_size: global.
             seed: decides the order of every epoch.
             rank: this process, in [0, processes).
             processes: how many share a batch.
             parts: how many parts a process computes its share in.
+            strands: a divisor of the batch size.
 
         Raises:
             SpdError: the batch is larger than the dataset, or does not divide by the processes and parts.
         """
-        if batch_size > images:
-            raise SpdError(f"--optim.batch-size {batch_size} is more than the {images} images there are")
+        self.groups = images if isinstance(images, np.ndarray) else None
+        self.images = int(np.sum(images))
+        if batch_size > self.images:
+            raise SpdError(f"--optim.batch-size {batch_size} is more than the {self.images} images there are")
         if batch_size % (processes * parts):
             raise SpdError(
                 f"--optim.batch-size {batch_size} does not divide by {processes} processes × --optim.accumulate {parts}"
             )
-        self.images, self.batch_size, self.seed = images, batch_size, seed
+        self.batch_size, self.seed, self.run_length = batch_size, seed, batch_size // strands
         self.rank, self.share = rank, batch_size // processes
-        self.steps_per_epoch = images // batch_size
+        self.steps_per_epoch = self.images // batch_size
 
     def batches(self, start: int, stop: int) -> Iterator[list[tuple[int, int]]]:
         """The (epoch, index) keys of this process's share of the steps start … stop - 1."""
-        order, ordered = np.empty(0, np.int64), -1
+        order: Callable[[np.ndarray], np.ndarray] | None = None
+        ordered = -1
+        strand, place = np.divmod(self.rank * self.share + np.arange(self.share), self.run_length)
         for step in range(start, stop):
             epoch, position = divmod(step, self.steps_per_epoch)
-            if epoch != ordered:
-                order, ordered = permutation(self.seed, epoch, self.images), epoch
-            first = position * self.batch_size + self.rank * self.share
-            yield [(epoch, int(index)) for index in order[first : first + self.share]]
+            if order is None or epoch != ordered:
+                order, ordered = self._order(epoch), epoch
+            places = strand * self.steps_per_epoch * self.run_length + position * self.run_length + place
+            yield [(epoch, int(index)) for index in order(places)]
+
+    def _order(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
+        """From places in the epoch's order to image numbers."""
+        if self.groups is None:
+            return permutation(self.seed, epoch, self.images).__getitem__
+        return GroupOrder(self.groups, self.seed, epoch)
 
 
-def make_loader(dataset: Crops, schedule: Schedule, start: int, stop: int, workers: int) -> DataLoader[Batch]:
-    """One pass over the whole rest of the run: no pause and no new workers between epochs."""
-    return DataLoader(
+class GroupOrder:
+    """An epoch's order of images in shards: the groups are shuffled, and so are the images of each."""
+
+    def __init__(self, sizes: np.ndarray, seed: int, epoch: int) -> None:
+        """Shuffle the groups; the images of each are shuffled when it is their turn.
+
+        Args:
+            sizes: images in each group, as they are numbered one group after the other.
+            seed: the run's.
+            epoch: 0, 1, …
+        """
+        self.seed, self.epoch, self.sizes = seed, epoch, sizes
+        self.first = np.cumsum(sizes) - sizes
+        self.groups = permutation(seed, epoch, len(sizes))
+        self.ends = np.cumsum(sizes[self.groups])
+        self.inside: dict[int, np.ndarray] = {}
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """The numbers of the images at some places of the order: int64, of the same shape."""
+        turns = np.searchsorted(self.ends, places, side="right")
+        needed = {int(self.groups[turn]) for turn in turns}
+        self.inside = {group: self.inside.get(group, None) for group in needed}
+        for group, order in self.inside.items():
+            if order is None:
+                rng = np.random.default_rng([self.seed, self.epoch, group + 1])
+                self.inside[group] = rng.permutation(self.sizes[group])
+        groups = self.groups[turns]
+        rows = places - (self.ends[turns] - self.sizes[groups])
+        return np.array(
+            [self.first[group] + self.inside[int(group)][row] for group, row in zip(groups, rows, strict=True)],
+            np.int64,
+        )
+
+
+def make_loader(dataset: Crops, schedule: Schedule, start: int, stop: int, workers: int) -> Iterator[Batch]:
+    """One pass over the whole rest of the run: no pause and no new workers between epochs.
+
+    Each worker loads whole batches of image files. Of shards, each loads the same part of every batch,
+    so that no two read the same group.
+    """
+    sharded = isinstance(dataset.table, Shards)
+    workers = min(workers, schedule.share) if sharded else workers
+    parts = max(1, workers) if sharded else 1
+    loader = DataLoader(
         dataset,
-        batch_sampler=schedule.batches(start, stop),
+        batch_sampler=_cut(schedule.batches(start, stop), parts),
         collate_fn=_as_it_is,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_the_group,
     )
+    loaded = iter(loader)
+    try:
+        while some := list(itertools.islice(loaded, parts)):
+            yield some[0] if len(some) == 1 else Batch.join(some)
+    except SpdError as error:  # from a worker it comes with a traceback before it
+        raise SpdError(str(error).rpartition("SpdError: ")[2].strip()) from None
+
+
+def _cut(batches: Iterator[list[tuple[int, int]]], parts: int) -> Iterator[list[tuple[int, int]]]:
+    for keys in batches:
+        ends = [len(keys) * part // parts for part in range(parts + 1)]
+        yield from (keys[a:b] for a, b in itertools.pairwise(ends))
 
 
 def _leave_the_group(worker: int) -> None:

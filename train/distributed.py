@@ -1,5 +1,8 @@
 """Collectives that losses need: no-ops in a single process."""
 
+import json
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -39,3 +42,20 @@ def gather(tensor: Tensor) -> Tensor:
     parts = [torch.empty_like(tensor) for _ in range(processes())]
     dist.all_gather(parts, tensor.contiguous())
     return torch.cat(parts)
+
+
+def from_first(value: Any, device: torch.device) -> Any:
+    """The first process's value, JSON-ready, on every process.
+
+    Args:
+        value: looked at on the first process only.
+        device: where the processes' tensors live.
+    """
+    if processes() == 1:
+        return value
+    content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+    size = torch.tensor(len(content), device=device)
+    dist.broadcast(size, 0)
+    content = content if rank() == 0 else torch.empty(int(size), dtype=torch.uint8, device=device)
+    dist.broadcast(content, 0)
+    return json.loads(bytes(content.tolist()))

@@ -50,7 +50,7 @@ def train(run: Run, stop: StopRequest) -> None:
     loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)
     log = MetricsLog(config.out / "metrics.jsonl", run.start) if accelerator.is_main_process else None
     clock, guard = Clock(config.optim.batch_size), LossGuard(run.method, run.progress)
-    validation = open_validation(config, run.images)
+    validation = open_validation(run)
     run.wrapped.train()
     with Bar(_title(config), run.start, run.steps, accelerator.is_main_process) as bar:
         for step, batch in enumerate(clock.watch(loader), run.start):

@@ -42,6 +42,7 @@ def training_record(run: Run) -> dict[str, Any]:
         "in_chans": 3,
         "data": {
             "name": name,
+            "revision": getattr(run.images, "revision", None),
             "images": len(run.images),
             "unreadable": len(run.progress["bad"]),
             "licence": None,

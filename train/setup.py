@@ -1,12 +1,13 @@
 """Everything a run needs before its first step: data, model, optimiser, and where it left off."""
 
+import dataclasses
 import json
 import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import datasets
 import timm
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -19,9 +20,11 @@ from spd_weights.local import create_model
 from train import checkpoint
 from train.config import Config, Supervised, to_json
 from train.data import Schedule
+from train.distributed import from_first
 from train.methods import build_method
 from train.optim import make_optimizer
-from train.sources import open_images
+from train.shards import Layout, Shards
+from train.sources import Table, keep_layout, open_images
 from train.views import memory_layout
 
 _CONFIG = "config.json"
@@ -35,7 +38,7 @@ class Run:
 
     config: Config
     accelerator: Accelerator
-    images: datasets.Dataset
+    images: Table
     schedule: Schedule
     steps: int
     """Steps of the whole run."""
@@ -64,15 +67,17 @@ def begin(config: Config) -> Run:
     # Its successor says less, and torch before 2.13 does not have it.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp])
-    images = open_images(config.data.train, labelled=isinstance(config, Supervised))
+    images = open_run_images(config, accelerator, "train", labelled=isinstance(config, Supervised))
     classes = len(images.features["label"].names) if "label" in images.features else 0
+    sharded = isinstance(images, Shards)
     schedule = Schedule(
-        len(images),
+        images.counts if sharded else len(images),
         config.optim.batch_size,
         config.seed,
         accelerator.process_index,
         accelerator.num_processes,
         config.optim.accumulate,
+        images.strands(config.optim.batch_size) if sharded else 1,
     )
     torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
     backbone = make_backbone(config)
@@ -89,6 +94,8 @@ def begin(config: Config) -> Run:
 
     if accelerator.is_main_process:
         prepare_folder(config)
+        labelled = isinstance(config, Supervised)
+        keep_layout(images, config.data.train, labelled, "train", _layout_file(config, "train"))
     accelerator.wait_for_everyone()
     start, progress = 0, {"seconds": 0.0, "bad": {}, "images": len(images), "metrics": {}}
     if saved := checkpoint.load_newest(config.out / "checkpoints", accelerator.print):
@@ -109,6 +116,34 @@ def begin(config: Config) -> Run:
         config, accelerator, images, schedule, steps, expected["mean"], expected["std"],
         method, wrapped, optimizer, start, progress,
     )  # fmt: skip
+
+
+def open_run_images(config: Config, accelerator: Accelerator, split: str, labelled: bool) -> Table:
+    """Open `--data.train` or `--data.val`; shards are listed by the first process alone, and once a run.
+
+    Raises:
+        SpdError: as `open_images`, on every process.
+    """
+    source, kept = getattr(config.data, split), _layout_file(config, split)
+    if accelerator.num_processes == 1:
+        return open_images(source, labelled, split, kept)
+    found: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        try:
+            images = open_images(source, labelled, split, kept)
+            found = {"layout": dataclasses.asdict(images.layout) if isinstance(images, Shards) else None}
+        except SpdError as error:
+            found = {"error": str(error)}
+    found = from_first(found, accelerator.device)
+    if "error" in found:
+        raise SpdError(found["error"])
+    if accelerator.is_main_process:
+        return images
+    return Shards(Layout(**found["layout"])) if found["layout"] else open_images(source, labelled, split)
+
+
+def _layout_file(config: Config, split: str) -> Path:
+    return config.out / f"shards.{split}.json"
 
 
 def make_backbone(config: Config) -> nn.Module:

@@ -2,30 +2,29 @@
 
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from spd_weights.errors import SpdError
-from train.config import Config
 from train.data import decode
-from train.setup import Run
-from train.sources import open_images
+from train.setup import Run, open_run_images
+from train.sources import Table
 
 
-def open_validation(config: Config, training: datasets.Dataset) -> datasets.Dataset | None:
+def open_validation(run: Run) -> Table | None:
     """Open `--data.val`, if there is one; its classes have to be those of the training images.
 
     Raises:
         SpdError: it is not usable, or the method has no classifier to validate.
     """
+    config, training = run.config, run.images
     if config.data.val is None:
         return None
     if "label" not in training.features:
         raise SpdError("--data.val measures a classifier's accuracy, and only the recipe supervised has one")
-    table = open_images(config.data.val, labelled=True, split="val")
+    table = open_run_images(config, run.accelerator, "val", labelled=True)
     ours, theirs = training.features["label"].names, table.features["label"].names
     if ours != theirs:
         unknown = sorted(set(theirs) ^ set(ours))
@@ -36,7 +35,7 @@ def open_validation(config: Config, training: datasets.Dataset) -> datasets.Data
 class CentreCrops(Dataset[tuple[Tensor, int]]):
     """Every image once: the centre of it, 7/8 of its short side, as the ImageNet protocol has it."""
 
-    def __init__(self, table: datasets.Dataset, size: int) -> None:
+    def __init__(self, table: Table, size: int) -> None:
         """Wrap a labelled table from `open_images`; `size` in pixels."""
         self.table, self.size = table, size
 
@@ -61,12 +60,13 @@ def _centre(width: int, height: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def validate(run: Run, table: datasets.Dataset) -> dict[str, Any]:
+def validate(run: Run, table: Table) -> dict[str, Any]:
     """Measure `val_top1` and `val_top5`, shares in [0, 1] over all images of the table, shared among processes."""
     size, accelerator = run.config.data.image_size, run.accelerator
     mean, std = (torch.tensor(values, device=accelerator.device)[:, None, None] for values in (run.mean, run.std))
-    mine = table.shard(accelerator.num_processes, accelerator.process_index)
-    loader = DataLoader(CentreCrops(mine, size), batch_size=64, num_workers=run.config.data.workers)
+    ends = [len(table) * part // accelerator.num_processes for part in range(accelerator.num_processes + 1)]
+    mine = range(*ends[accelerator.process_index :][:2])
+    loader = DataLoader(Subset(CentreCrops(table, size), mine), batch_size=64, num_workers=run.config.data.workers)
     counts = torch.zeros(3, device=accelerator.device)
     run.method.eval()
     for crops, labels in loader:
