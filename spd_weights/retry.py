@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 # httpx's or httpx2's, as the installed huggingface_hub has it: connections, timeouts, broken transfers.
 TransportError: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -59,8 +59,13 @@ def pause_after(error: BaseException, wait: float) -> float | None:
 
 
 def cause(error: BaseException) -> BaseException:
-    """Unwrap the RuntimeError in which the Hub client hides why an upload failed."""
-    return error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+    """Unwrap what the Hub client hides: why an upload failed, and why it only looked into the cache."""
+    hidden = error.__cause__
+    if isinstance(error, RuntimeError) and hidden is not None:
+        return hidden
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(hidden, TransportError):
+        return hidden
+    return error
 
 
 def status_of(error: BaseException) -> int | None:

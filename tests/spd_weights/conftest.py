@@ -1,8 +1,9 @@
 """A small trained backbone and what is known of its training."""
 
 import os
-from collections.abc import Callable
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ import timm
 import torch
 from torch import nn
 
-from spd_weights import retry
-from spd_weights.catalog import card_folder, catalog_path, load_catalog
-from spd_weights.export import export_backbone
+from spd_weights import release, retry
+from spd_weights.catalog import Row, card_folder, catalog_path, load_catalog
+from spd_weights.export import WEIGHTS, export_backbone
 from spd_weights.release import card_again
-from tests.hub_protocol import Handler
+from tests.hub_server import HubServer
 
 
 @pytest.fixture
@@ -78,8 +79,26 @@ def repo(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses between attempts of a hundredth, where the Hub names none."""
+    """Pauses between attempts of a hundredth, ours where the Hub names none, and the Hub client's."""
     monkeypatch.setattr(retry, "WAITS", (0.01, 0.02, 0.02))
+    quick = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: time.sleep(min(seconds, 0.01))})
+    monkeypatch.setattr("huggingface_hub.utils._http.time", quick)
+    monkeypatch.setattr("huggingface_hub.file_download.time", quick)
+
+
+def serve(hub: HubServer, export: Path, repo: str) -> Row:
+    """Put an export into the Hub's store, as `publish` would, and give its row."""
+    files = release.contents(export, repo=repo)
+    hub.store.create(repo, private=False)
+    entries = {
+        name: {
+            **hub.store.add_blob(content if isinstance(content, bytes) else content.read_bytes()),
+            "lfs": name == WEIGHTS,
+        }
+        for name, content in files.items()
+    }
+    commit = hub.store.commit(repo, "main", "weights", entries, [])
+    return release.row(files, status="released", repo=repo, revision=commit, file=WEIGHTS)
 
 
 def cards_that_differ() -> list[str]:
@@ -95,36 +114,3 @@ def cards_that_differ() -> list[str]:
             paths.append((catalog_path().parent / str(row.file)).with_name("README.md"))
         differ += [str(path) for path in paths if path.read_text(encoding="utf-8") != text]
     return differ
-
-
-class Faults:
-    """A fault for `HubServer.fault`: acts on the first `times` requests of `method` whose path has `part`.
-
-    Attributes:
-        seen: How often it acted.
-    """
-
-    def __init__(self, method: str, part: str, act: Callable[[Handler], bool], times: int = 1) -> None:
-        self.method, self.part, self.act, self.times, self.seen = method, part, act, times, 0
-
-    def __call__(self, handler: Handler) -> bool:
-        if self.seen >= self.times or handler.command != self.method or self.part not in handler.path:
-            return False
-        self.seen += 1
-        return self.act(handler)
-
-
-def answer(status: int, **headers: str) -> Callable[[Handler], bool]:
-    """Answer with a status and nothing else."""
-
-    def act(handler: Handler) -> bool:
-        handler.reply({"error": "a fault"}, status, **headers)
-        return True
-
-    return act
-
-
-def hang_up(handler: Handler) -> bool:
-    """Close the connection without an answer."""
-    handler.close_connection = True
-    return True

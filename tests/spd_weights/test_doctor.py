@@ -9,8 +9,8 @@ from spd_weights.cli import main
 from spd_weights.doctor import _within, examine
 from spd_weights.hub import pull
 from spd_weights.publish import publish
+from tests.hub_faults import answer
 from tests.hub_server import HubServer
-from tests.spd_weights.conftest import answer
 
 
 @pytest.mark.parametrize(

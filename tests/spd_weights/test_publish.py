@@ -15,9 +15,10 @@ from spd_weights.errors import SpdError
 from spd_weights.export import EXPORT_FILES, export_backbone
 from spd_weights.hub import pull
 from spd_weights.publish import publish
+from tests.hub_faults import Faults, answer, hang_up
 from tests.hub_protocol import READ_TOKEN, Handler
 from tests.hub_server import HubServer
-from tests.spd_weights.conftest import Faults, answer, hang_up, random_backbone
+from tests.spd_weights.conftest import random_backbone
 
 
 def _writes(hub: HubServer) -> list[str]:

@@ -1,0 +1,168 @@
+"""Loading through the real Hub client while something goes wrong: success after another attempt, or one clear error.
+
+`python -m tests.spd_weights.test_faults` prints the cases and their outcomes as a table.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from spd_weights.errors import SpdError
+from spd_weights.export import WEIGHTS
+from spd_weights.hub import pull, weights_file
+from tests.hub_faults import Act, Faults, answer, drip, hang_up, redirect, shorten, truncate
+from tests.hub_protocol import WRITE_TOKEN, Handler
+from tests.hub_server import HubServer
+from tests.spd_weights.conftest import serve
+
+_ALWAYS = 999
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault, and what must come of it: None for the weights, else the error's words."""
+
+    what: str
+    method: str
+    part: str
+    act: Act
+    times: int = 1
+    error: str | None = None
+
+
+_AGAIN = {"Retry-After": "0"}
+CASES = [
+    Case("connection dropped before the answer to HEAD", "HEAD", WEIGHTS, hang_up),
+    Case("connection dropped before the answer to GET", "GET", WEIGHTS, hang_up),
+    Case("connection dropped at every request", "HEAD", "", hang_up, _ALWAYS, "cannot be reached"),
+    Case("connection dropped at every download", "GET", WEIGHTS, hang_up, _ALWAYS, "cannot be reached"),
+    Case("file cut off half-way, once", "GET", WEIGHTS, truncate(100_000)),
+    Case("file cut off half-way, always", "GET", WEIGHTS, truncate(100_000), _ALWAYS, "cannot be reached"),
+    Case("file cut off before its first byte, always", "GET", WEIGHTS, truncate(0), _ALWAYS, "cannot be reached"),
+    Case("file shorter than announced", "GET", WEIGHTS, shorten(1000), _ALWAYS, "but has size 1000"),
+    Case("config.json cut off", "GET", "config.json", truncate(100)),
+    Case("503 to HEAD, twice", "HEAD", WEIGHTS, answer(503), 2),
+    Case("503 to GET, twice", "GET", WEIGHTS, answer(503), 2),
+    Case("503 always", "GET", WEIGHTS, answer(503), _ALWAYS, r"the Hub answered 503 .*; wait some minutes"),
+    Case("503 to HEAD always", "HEAD", "", answer(503), _ALWAYS, r"the Hub answered 503 .*; wait some minutes"),
+    Case("429 to HEAD, Retry-After", "HEAD", WEIGHTS, answer(429, **_AGAIN), 2),
+    Case("429 to GET, Retry-After", "GET", WEIGHTS, answer(429, **_AGAIN), 2),
+    Case("429 always", "HEAD", WEIGHTS, answer(429, **_AGAIN), _ALWAYS, "too many requests; wait some minutes"),
+    Case(
+        "429 for longer than five minutes", "HEAD", WEIGHTS, answer(429, **{"Retry-After": "4000"}), _ALWAYS,
+        "too many requests; run it again in 4000 seconds",
+    ),
+    Case("revision gone", "HEAD", "", answer(404, **{"X-Error-Code": "RevisionNotFound"}), _ALWAYS, "has no revision"),
+    Case("file gone", "HEAD", WEIGHTS, answer(404, **{"X-Error-Code": "EntryNotFound"}), _ALWAYS, "lacks a file"),
+    Case("repository gone", "HEAD", "", answer(404, **{"X-Error-Code": "RepoNotFound"}), _ALWAYS, "or private"),
+    Case("token refused", "HEAD", "", answer(401), _ALWAYS, "or private|does not accept the token"),
+    Case("forbidden", "HEAD", "", answer(403), _ALWAYS, "the token may not"),
+    Case("slow drip", "GET", WEIGHTS, drip(20_000, 0.01)),
+    Case("stalls for longer than the client waits, once", "GET", WEIGHTS, drip(200_000, 0.5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
+def test_fault(
+    case: Case, hub: HubServer, export: Path, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
+    row = serve(hub, export, repo)
+    hub.fault = faults = Faults(case.method, case.part, case.act, case.times)
+    if case.error is None:
+        path = weights_file(row, tmp_path)
+        assert path.read_bytes() == (export / WEIGHTS).read_bytes()
+    else:
+        with pytest.raises(SpdError) as error:
+            weights_file(row, tmp_path)
+        assert re.search(case.error, str(error.value)), error.value
+        assert repo in str(error.value)
+        assert "\n" not in str(error.value)
+    assert 0 < faults.seen <= 60
+    hub.fault = None
+    path = weights_file(row, tmp_path)
+    assert path.read_bytes() == (export / WEIGHTS).read_bytes()
+
+
+def test_redirect_to_another_origin_carries_no_token(hub: HubServer, export: Path, repo: str, tmp_path: Path) -> None:
+    row = serve(hub, export, repo)
+    tokens: dict[str, list[str | None]] = {"hub": [], "elsewhere": []}
+
+    def note(where: str, then: Act) -> Act:
+        def act(handler: Handler) -> bool:
+            tokens[where].append(handler.headers.get("Authorization"))
+            return then(handler)
+
+        return act
+
+    with HubServer(tmp_path / "elsewhere") as elsewhere:
+        elsewhere.store = hub.store
+        elsewhere.fault = note("elsewhere", lambda _: False)
+        hub.fault = note("hub", redirect(elsewhere.endpoint))
+        path = weights_file(row, tmp_path / "cache")
+    assert path.read_bytes() == (export / WEIGHTS).read_bytes()
+    assert set(tokens["hub"]) == {f"Bearer {WRITE_TOKEN}"}
+    assert tokens["elsewhere"] == [None]
+
+
+def test_other_bytes_from_another_origin_are_refused(hub: HubServer, export: Path, repo: str, tmp_path: Path) -> None:
+    row = serve(hub, export, repo)
+    with HubServer(tmp_path / "elsewhere") as elsewhere:
+        elsewhere.store = hub.store
+        elsewhere.fault = Faults("GET", WEIGHTS, _zeros)
+        hub.fault = redirect(elsewhere.endpoint)
+        with pytest.raises(SpdError, match=f"damaged: expected sha256 {row.sha256}"):
+            weights_file(row, tmp_path / "cache")
+        assert weights_file(row, tmp_path / "cache").is_file()
+
+
+def test_mirror_that_is_none_is_named(hub: HubServer, export: Path, repo: str, tmp_path: Path) -> None:
+    row = serve(hub, export, repo)
+
+    def no_etag(handler: Handler) -> bool:
+        handler.reply({"welcome": "to this web site"})
+        return True
+
+    hub.fault = no_etag
+    with pytest.raises(SpdError, match=f"{hub.endpoint} does not answer as the Hub does .*; check HF_ENDPOINT"):
+        weights_file(row, tmp_path)
+
+
+def _zeros(handler: Handler) -> bool:
+    send = handler.send
+    handler.send = lambda content, *args, **headers: send(bytes(len(content)), *args, **headers)  # type: ignore[method-assign]
+    handler.close_connection = True
+    return False
+
+
+def test_changed_configuration_is_refused(hub: HubServer, export: Path, repo: str, tmp_path: Path) -> None:
+    row = serve(hub, export, repo)
+    mean = (export / "config.json").read_bytes().index(b"0.4,")
+    hub.flip_byte(repo, "config.json", offset=mean + 2)  # another mean, and JSON still
+    with pytest.raises(SpdError, match=rf"config\.json of .* damaged: expected sha256 {row.config_sha256}"):
+        weights_file(row, tmp_path)
+    hub.flip_byte(repo, "config.json", offset=mean + 2)
+    assert weights_file(row, tmp_path).is_file()
+
+
+def test_branch_that_moves_meanwhile_gives_one_commit_whole(hub: HubServer, export: Path, repo: str) -> None:
+    serve(hub, export, repo)
+
+    def move(_: Handler) -> bool:
+        changed = {name: {**hub.store.add_blob(b"other"), "lfs": False} for name in ("config.json", WEIGHTS)}
+        hub.store.commit(repo, "main", "meanwhile", changed, [])
+        return False
+
+    hub.fault = faults = Faults("HEAD", "/resolve/", move)
+    folder = pull(repo)
+    assert faults.seen == 1
+    assert hub.commits(repo)[-1] == "meanwhile"
+    assert (folder / WEIGHTS).read_bytes() == (export / WEIGHTS).read_bytes()
+
+
+if __name__ == "__main__":
+    print("| fault | outcome |\n| --- | --- |")
+    for case in CASES:
+        print(f"| {case.what} | {'loads' if case.error is None else f'one error: “{case.error}”'} |")
