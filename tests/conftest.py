@@ -38,7 +38,7 @@ def run_python(tmp_path: Path) -> RunPython:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         variables = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", **environment}
         return subprocess.run(
-            [sys.executable, *arguments], env=variables, capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, *arguments], env=variables, capture_output=True, text=True, timeout=300, check=False
         )
 
     return run
