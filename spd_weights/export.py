@@ -158,7 +158,8 @@ def _timm_config(training: Mapping[str, Any], tag: str) -> dict[str, Any]:
     """
     architecture, size, channels = training["architecture"], training["image_size"], training["in_chans"]
     stock = _stock_cfg(architecture, where="the training record")
-    model_args = {"num_classes": 0, "in_chans": channels}
+    # Without num_classes, which transformers' TimmWrapper passes itself; timm takes it from pretrained_cfg.
+    model_args = {"in_chans": channels}
     if stock["fixed_input_size"]:
         model_args["img_size"] = size
     pretrained_cfg = {
@@ -205,7 +206,7 @@ def _stock_cfg(architecture: str, where: str) -> dict[str, Any]:
 
 
 def _headless(architecture: str, model_args: Mapping[str, Any]) -> nn.Module:
-    return timm.create_model(architecture, pretrained=False, **model_args)
+    return timm.create_model(architecture, pretrained=False, **{"num_classes": 0, **model_args})
 
 
 def _check_config(config: Any, path: Path) -> None:
@@ -214,7 +215,7 @@ def _check_config(config: Any, path: Path) -> None:
         _stock_cfg(config["architecture"], where=str(path))
         cfg, args, digest = config["pretrained_cfg"], config["model_args"], config["spd"]["sha256"]
         channels = (len(cfg["mean"]), len(cfg["std"]), cfg["input_size"][0], args["in_chans"])
-        classes = {config["num_classes"], cfg["num_classes"], args["num_classes"]}
+        classes = {config["num_classes"], cfg["num_classes"], args.get("num_classes", 0)}
         unknown = sorted(set(cfg) - {field.name for field in dataclasses.fields(PretrainedCfg)})
         problems = {
             f"timm refuses the keys {unknown} inside pretrained_cfg": unknown,

@@ -34,7 +34,7 @@ def test_config_is_its_own_and_not_the_stock_weights(export: Path) -> None:
         "architecture": "test_resnet",
         "num_classes": 0,
         "num_features": 96,
-        "model_args": {"num_classes": 0, "in_chans": 3},
+        "model_args": {"in_chans": 3},
         "pretrained_cfg": {
             "tag": "simsiam_caltech101",
             "license": None,
