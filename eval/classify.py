@@ -2,11 +2,8 @@
 
 from timm.data import resolve_model_data_config
 from torch import nn
-from torch.nn import functional as F
 
 from eval.finetune import Network
-
-loss = F.binary_cross_entropy_with_logits
 
 
 def build_classifier(backbone: nn.Module) -> Network:

@@ -9,7 +9,7 @@ from eval.finetune import Network
 from spd_weights.errors import SpdError
 
 # The authors' suggestion for the few defect pixels; gamma is that of the focal loss's paper (arXiv 1708.02002).
-loss = FocalLoss("binary", gamma=2.0)
+focal_loss = FocalLoss("binary", gamma=2.0)
 
 
 def build_unet(backbone: nn.Module, image_size: int) -> Network:

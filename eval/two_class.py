@@ -9,28 +9,36 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from eval import classify, segment
+from eval.classify import build_classifier
 from eval.datasets import Category, Sample
 from eval.finetune import Loss, Network, Training, finetune, logits_of
 from eval.images import batches
 from eval.protocols import Prediction, Progress, read_masks
 from eval.scratch import scratch
+from eval.segment import build_unet, focal_loss
 from eval.weights import load_backbone
 from spd_weights.errors import SpdError
 
 
-class _Method(NamedTuple):
-    size: Callable[[Training], int]
+class Method(NamedTuple):
+    """How to make a method's network.
+
+    Attributes:
+        build: From a timm model and the side of its images, the network.
+        loss: What it minimises.
+        outlines: Whether it learns from masks and gives maps, or from labels and gives scores.
+    """
+
     build: Callable[[nn.Module, int], Network]
     loss: Loss
+    outlines: bool
 
 
-_METHODS = {
-    "classifier": _Method(
-        lambda t: t.classifier_size, lambda model, _: classify.build_classifier(model), classify.loss
-    ),
-    "unet": _Method(lambda t: t.unet_size, segment.build_unet, segment.loss),
+METHODS = {
+    "classifier": Method(lambda backbone, _: build_classifier(backbone), F.binary_cross_entropy_with_logits, False),
+    "unet": Method(build_unet, focal_loss, True),
 }
 
 
@@ -56,9 +64,8 @@ class Finetuner:
             SpdError: The weights cannot be loaded, or the method cannot use them at this image size.
         """
         self.weights = weights
-        self._method, self._training = _METHODS[method], training
-        self.image_size = self._method.size(training)
-        self._needs_masks = method == "unet"
+        self._method, self._training = METHODS[method], training
+        self.image_size = getattr(training, f"{method}_size")
         self._backbone, self.sha256 = load_backbone(weights, self.image_size)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.about = {"architecture": self._backbone.pretrained_cfg["architecture"], "device": self._device.type}
@@ -80,7 +87,7 @@ class Finetuner:
 
     def unusable(self, category: Category) -> str | None:
         """Why the method cannot be measured on a category, if so."""
-        if self._needs_masks and not category.has_masks:
+        if self._method.outlines and not category.has_masks:
             return "the category has no masks, from which a U-Net learns"
         return None
 
@@ -117,7 +124,7 @@ class Finetuner:
         return Prediction(scores, maps, time.perf_counter() - started)
 
     def _truth(self, samples: Sequence[Sample]) -> np.ndarray:
-        if self._needs_masks:
+        if self._method.outlines:
             return read_masks(samples, self.image_size)
         return np.array([sample.anomalous for sample in samples])
 
@@ -126,7 +133,7 @@ class Finetuner:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         size, images = self.image_size, len(category.test)
         scores = np.zeros(images, np.float32)
-        maps = scratch((images, size, size)) if self._needs_masks else None
+        maps = scratch((images, size, size)) if self._method.outlines else None
         done = 0
         paths = [sample.image for sample in category.test]
         for logits in logits_of(network, paths, size, self._training.batch_size, workers):

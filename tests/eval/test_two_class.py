@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from eval import segment
 from eval.datasets import load_categories
 from eval.evaluate import Request, evaluate
 from eval.finetune import Network, Training, finetune
 from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
 from eval.protocols import check
+from eval.segment import focal_loss
 from eval.two_class import Finetuner
 from spd_weights.errors import SpdError
 from tests.eval.helpers import mvtec_category, photo, save, tiny_export, visa_tree, write_split
@@ -250,7 +250,7 @@ def test_focal_loss_is_the_papers():
     p = 1 / (1 + np.exp(-logits))
     right = np.where(truth, p, 1 - p)
     expected = np.mean(-((1 - right) ** 2) * np.log(right))
-    found = segment.loss(torch.tensor(logits), torch.tensor(truth, dtype=torch.float64))
+    found = focal_loss(torch.tensor(logits), torch.tensor(truth, dtype=torch.float64))
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
