@@ -1,6 +1,7 @@
 """Evaluate weights on a data set, cell by cell."""
 
 import functools
+import hashlib
 import itertools
 import os
 import sys
@@ -69,7 +70,7 @@ def evaluate(request: Request) -> bool:
     training = asdict(request.training) if two_class else {}
     results = Results(request.out, asdict(request.settings), training, request.data)
     jobs = _jobs(request)
-    new = [cell for job in jobs for cell in job if not results.recorded(cell)]
+    new = results.uncollected(cell for job in jobs for cell in job)
     jobs = [[cell for cell in job if not results.finished(cell, request.save_maps)] for job in jobs]
     jobs = [job for job in jobs if job]
     if processes.is_main_process:
@@ -102,15 +103,17 @@ def _jobs(request: Request) -> list[list[Cell]]:
         for weights in dict.fromkeys(request.weights)
         for method, source in _sources(weights, runs, request).items()
     }
+    settings = asdict(request.settings)
+    training = {**asdict(request.training), "metrics": request.settings.metrics}
     jobs = []
     for protocol, categories in data.items():
         for category, weights in itertools.product(categories, dict.fromkeys(request.weights)):
             if protocol == "1cls":
-                jobs.append(_cells(sources[weights, protocol], category, runs[protocol]))
+                jobs.append(_cells(sources[weights, protocol], category, runs[protocol], settings))
                 continue
             for run in runs[protocol]:
                 drawn = draw_shots(category, SHOTS[protocol], run.seed) if protocol in SHOTS else category
-                jobs.append(_cells(sources[weights, run.method], drawn, [run]))
+                jobs.append(_cells(sources[weights, run.method], drawn, [run], training))
     return jobs
 
 
@@ -125,8 +128,10 @@ def _sources(weights: str, runs: dict[str, list[Run]], request: Request) -> dict
     return sources
 
 
-def _cells(source: Extractor | Finetuner, category: Category, runs: Sequence[Run]) -> list[Cell]:
-    fingerprint = category.fingerprint()
+def _cells(
+    source: Extractor | Finetuner, category: Category, runs: Sequence[Run], settings: dict[str, Any]
+) -> list[Cell]:
+    fingerprint = hashlib.sha256(f"{category.fingerprint()} {settings}".encode()).hexdigest()
     return [Cell(source, category, run, fingerprint) for run in runs]
 
 

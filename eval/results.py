@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -20,7 +20,7 @@ from spd_weights.files import read_json, replacing, write_json
 
 SCHEMA = 1
 CELL = "cell.json"
-_KEY = ("weights", "dataset", "category", "protocol", "method", "seed")  # what names a cell, in `Cell.key`'s order
+_KEY = ("weights", "dataset", "category", "protocol", "method", "seed")  # what names a cell
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Cell:
     source: Extractor | Finetuner
     category: Category
     run: Run
-    fingerprint: str  # of the category
+    fingerprint: str  # of the category and of what changes the numbers
 
     @property
     def key(self) -> dict[str, Any]:
@@ -108,13 +108,21 @@ class Results:
         if not (folder / CELL).is_file() or (save_maps and not (folder / "maps.npz").is_file()):
             return None
         content = read_json(folder / CELL)
-        same = content["fingerprint"] == cell.fingerprint and content["rows"][0]["weights_sha256"] == cell.source.sha256
+        rows = content.get("rows")
+        same = rows and rows[0]["weights_sha256"] == cell.source.sha256 and content["fingerprint"] == cell.fingerprint
         return content if same else None
 
-    def recorded(self, cell: Cell) -> bool:
-        """Whether the cell is finished and its rows are in results.json."""
-        content = self.finished(cell)
-        return content is not None and all(row in self._content["rows"] for row in content["rows"])
+    def uncollected(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Those of the cells whose rows results.json does not hold as their folders have them."""
+        recorded: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in self._content["rows"]:
+            recorded.setdefault(_key_of(row), []).append(row)
+        found = []
+        for cell in cells:
+            content = self.finished(cell)
+            if content is None or content["rows"] != recorded.get(_key_of(cell.key)):
+                found.append(cell)
+        return found
 
     @contextmanager
     def folder(self, cell: Cell) -> Iterator[Path]:
@@ -126,8 +134,8 @@ class Results:
 
     def collect(self, cells: Sequence[Cell]) -> None:
         """Write results.json: its other rows as they are, then those of the finished ones among these cells."""
-        cells_by_key = {tuple(cell.key.values()): cell for cell in cells}
-        rows = [row for row in self._content["rows"] if tuple(row[name] for name in _KEY) not in cells_by_key]
+        keys = {_key_of(cell.key) for cell in cells}
+        rows = [row for row in self._content["rows"] if _key_of(row) not in keys]
         config = self._content["config"]
         for cell in cells:
             if content := self.finished(cell):
@@ -164,6 +172,10 @@ def rows_of(cell: Cell, metrics: dict[str, Metric], seconds: float) -> list[dict
         }
         rows.append(row if metric.value is not None else {**row, "reason": metric.reason})
     return rows
+
+
+def _key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _KEY)
 
 
 def _now() -> str:

@@ -107,8 +107,17 @@ class Finetuner:
             Logits: of images for the classifier; of pixels for the U-Net, whose image scores are its maps' maxima.
 
         Raises:
-            SpdError: An image cannot be read, or the training diverged.
+            SpdError: An image cannot be read, the training diverged, or needs more memory than the GPU has.
         """
+        try:
+            return self._cell(category, seed, workers, progress)
+        except torch.OutOfMemoryError as error:
+            raise SpdError(
+                f"weights {self.weights!r}: {self._training.batch_size} images of {self.image_size} px do not fit the "
+                "GPU; lower --unet-size, --classifier-size or --batch-size, or give --precision bf16"
+            ) from error
+
+    def _cell(self, category: Category, seed: int, workers: int, progress: Progress) -> Prediction:
         started = time.perf_counter()
         rng = np.random.default_rng([seed, zlib.crc32(f"{category.name} training".encode())])
         network = self.network(int(rng.integers(2**63))).to(self._device, memory_format=torch.channels_last)

@@ -15,10 +15,12 @@ from eval.evaluate import Request, evaluate
 from eval.finetune import Network, Training, finetune
 from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
 from eval.protocols import check
+from eval.report import write_report
 from eval.segment import focal_loss
 from eval.two_class import Finetuner
 from spd_weights.errors import SpdError
-from tests.eval.helpers import mvtec_category, photo, save, tiny_export, visa_tree, write_split
+from spd_weights.files import read_json
+from tests.eval.helpers import mvtec_category, photo, read_split, save, tiny_export, visa_tree, write_split
 
 RANDOM = "random:test_resnet"
 TINY = Training(classifier_size=32, unet_size=32, epochs=1, min_steps=2)
@@ -75,29 +77,34 @@ def test_labels_without_a_cause_give_chance(tile, tmp_path):
 
 def test_training_and_test_images_are_disjoint_files_and_draws_nested(tile, tmp_path):
     out = tmp_path / "out"
-    evaluate(request(tile, out, protocols=TWO_CLASS, seeds=2, save_maps=True))
-    assert len(cells(out)) == 12
+    evaluate(request(tile, out, protocols=TWO_CLASS, methods=["classifier"], seeds=2, save_maps=True))
+    evaluate(request(tile, out, methods=["unet"], save_maps=True))
+    assert len(cells(out)) == 7
     trained = {name: (folder / "train.txt").read_text().split() for name, folder in cells(out).items()}
     for name, folder in cells(out).items():
         tested = set(np.load(folder / "maps.npz")["images"])
         assert tested
         assert not tested & set(trained[name])
     for seed in (0, 1):
-        five, ten = (trained[f"2cls_{k}shot-unet-seed{seed}"] for k in (5, 10))
+        five, ten = (trained[f"2cls_{k}shot-classifier-seed{seed}"] for k in (5, 10))
         assert (len(five), len(ten)) == (10, 20)
-        assert set(five) < set(ten) < set(trained["2cls_highshot-unet-seed0"])
-        assert five == trained[f"2cls_5shot-classifier-seed{seed}"]
-    assert trained["2cls_5shot-unet-seed0"] != trained["2cls_5shot-unet-seed1"]
-    assert trained["2cls_highshot-unet-seed0"] == trained["2cls_highshot-unet-seed1"]
+        assert set(five) < set(ten) < set(trained["2cls_highshot-classifier-seed0"])
+    assert trained["2cls_5shot-unet-seed0"] == trained["2cls_5shot-classifier-seed0"]
+    assert trained["2cls_5shot-classifier-seed0"] != trained["2cls_5shot-classifier-seed1"]
+    assert trained["2cls_highshot-classifier-seed0"] == trained["2cls_highshot-classifier-seed1"]
     assert {r["n_train"] for r in rows(out) if r["protocol"] == "2cls_10shot"} == {20}
 
 
 def test_workers_change_nothing_and_seeds_do(tile, tmp_path):
-    for name, workers in (("one", 0), ("two", 2)):
-        evaluate(request(tile, tmp_path / name, workers=workers, seeds=2))
-    same, again = (values(tmp_path / name, seed=1) for name in ("one", "two"))
-    assert same == again
-    assert values(tmp_path / "one", seed=0) != same
+    evaluate(request(tile, tmp_path / "one", seeds=2))
+    evaluate(request(tile, tmp_path / "two", workers=2))
+    one, two = (
+        {name: read_json(folder / "cell.json")["scores"] for name, folder in cells(tmp_path / out).items()}
+        for out in ("one", "two")
+    )
+    for method in ("classifier", "unet"):
+        assert one[f"2cls_5shot-{method}-seed0"] == two[f"2cls_5shot-{method}-seed0"]
+        assert one[f"2cls_5shot-{method}-seed0"] != one[f"2cls_5shot-{method}-seed1"]
 
 
 def test_finished_cells_are_kept_and_one_class_may_follow(tile, tmp_path, monkeypatch):
@@ -147,12 +154,45 @@ def test_one_class_to_learn_from_is_refused(tmp_path):
         evaluate(request(root, tmp_path / "out", protocols=["2cls_highshot"]))
 
 
+def test_stands_beside_the_papers_numbers(tmp_path):
+    root = visa_tree(tmp_path / "visa", ("pcb1",))
+    split = [
+        ["train" if row[3].endswith(("Anomaly/000.JPG", "Anomaly/001.JPG")) else row[1]] for row in read_split(root)
+    ]
+    write_split(root, [[row[0], *part, *row[2:]] for row, part in zip(read_split(root), split, strict=True)])
+    (root / "split_csv" / "1cls.csv").rename(root / "split_csv" / "2cls_highshot.csv")
+    out = tmp_path / "out"
+    evaluate(request(root, out, protocols=["2cls_highshot"]))
+    page = write_report(out).read_text()
+    for protocol, method, numbers in (("2cls_highshot", "unet", (53.8, 59.7, 65.1, 71.9)),
+                                      ("2cls_highshot", "classifier", (97.5, 98.3, 99.5, 99.7))):  # fmt: skip
+        part = page.split(f"<h2>visa · {protocol} · {method}</h2>")[1].split("<h2>")[0]
+        assert all(f">{number}<" in part for number in numbers)
+    assert "trained for 1 epochs, at least 2 steps" in page
+    markdown = (out / "tables.md").read_text()
+    assert "### visa · 2cls_highshot · unet (%)" in markdown
+    assert "### visa · 2cls_highshot · classifier (%)" in markdown
+
+
+def test_cells_of_other_settings_do_not_count(tile, tmp_path):
+    out = tmp_path / "out"
+    evaluate(request(tile, out, methods=["classifier"]))
+    (out / "results.json").unlink()  # as where a process was killed before the first one finished a cell
+    before = next(out.rglob("cell.json")).stat().st_mtime_ns
+    evaluate(request(tile, out, methods=["classifier"]))
+    assert next(out.rglob("cell.json")).stat().st_mtime_ns == before
+    assert {row["method"] for row in rows(out)} == {"classifier"}
+    (out / "results.json").unlink()
+    evaluate(request(tile, out, methods=["classifier"], training=replace(TINY, min_steps=3)))
+    assert next(out.rglob("cell.json")).stat().st_mtime_ns != before
+
+
 def test_method_of_another_protocol_is_refused(tile, tmp_path):
     with pytest.raises(SpdError, match=r"--method padim: protocol 2cls_5shot has classifier, unet"):
         evaluate(request(tile, tmp_path / "out", methods=["padim"]))
 
 
-@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_convnext", "mobilenetv2_100"])
+@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_convnext"])
 def test_the_weights_under_test_are_in_the_networks_to_the_bit(arch, tmp_path):
     export = tiny_export(tmp_path / "export", arch=arch)
     stored = load_file(export / "model.safetensors")
@@ -261,12 +301,12 @@ def test_length_counts_epochs_or_steps():
 
 def test_bf16_trains_and_scores_in_float32(tile, tmp_path):
     for precision in ("no", "bf16"):
-        training = replace(ABLE, precision=precision)
+        training = replace(ABLE, precision=precision, min_steps=12)
         evaluate(request(tile, tmp_path / precision, methods=["classifier"], training=training, save_maps=True))
     full, half = (np.load(next((tmp_path / p).rglob("maps.npz")))["scores"] for p in ("no", "bf16"))
     assert not np.array_equal(full, half)
     assert len(np.unique(half)) > 0.9 * len(half)
-    assert values(tmp_path / "bf16")["image_auroc"] > 0.95
+    assert np.corrcoef(full, half)[0, 1] > 0.9
 
 
 def test_divergence_is_named(tile, tmp_path):
