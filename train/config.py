@@ -230,6 +230,8 @@ class Config:
     """Write a sheet of views to this PNG file and stop: what the model would see."""
     max_hours: float | None = None
     """Save and exit with code 75 after so many hours, within a scheduler's time limit; the same command goes on."""
+    timeout_minutes: float = 10.0
+    """Of several processes: a job in which one makes no progress for so long ends, and says which."""
     log_every: int = 10
     """Steps between the lines of metrics.jsonl."""
 

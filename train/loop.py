@@ -12,6 +12,7 @@ from train import checkpoint
 from train.config import Config, recipe_name
 from train.data import Batch, Crops, make_loader
 from train.guard import LossGuard
+from train.heartbeat import Heartbeat
 from train.monitors import Bar, Clock, MetricsLog, feature_std, to_floats
 from train.optim import set_learning_rate
 from train.record import export_run, finished_export
@@ -32,18 +33,26 @@ def pretrain(config: Config) -> Path:
 
     Raises:
         SpdError: something is not usable (see `begin`), too many images are unreadable, the loss stays
-            no number, or the disk is full.
+            no number, the disk is full, or another process is lost.
         Stopped: a signal or the time limit ended it early, its state saved.
     """
     if (export := finished_export(config)) and config.resume == "auto":
         return export
     with StopRequest(config.max_hours) as stop:
         run = begin(config)
-        train(run, stop)
+        heart = Heartbeat(60 * config.timeout_minutes)
+        try:
+            train(run, stop, heart)
+        except RuntimeError as error:
+            if lost := heart.gone():
+                raise SpdError(f"{lost}; the same command goes on from the newest checkpoint") from error
+            raise
+        finally:
+            heart.stop()
     return export_run(run)
 
 
-def train(run: Run, stop: StopRequest) -> None:
+def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
     """Take the steps that are left; raises as `pretrain`."""
     config, accelerator = run.config, run.accelerator
     make_views = ViewMaker(config, run.mean, run.std, accelerator.device)
@@ -55,6 +64,7 @@ def train(run: Run, stop: StopRequest) -> None:
     with Bar(_title(config), run.start, run.steps, accelerator.is_main_process) as bar:
         for step, batch in enumerate(clock.watch(loader), run.start):
             done = step + 1
+            heart.beat()
             _report_bad_images(batch, run, bar)
             lr = set_learning_rate(run.optimizer, config.optim, step, run.schedule.steps_per_epoch)
             torch.manual_seed(config.seed + step)  # for dropout and the like: a resume has nothing to restore
@@ -84,6 +94,7 @@ def train(run: Run, stop: StopRequest) -> None:
                 run.progress["seconds"] += clock.lap()
                 _save(run, done)
             _end_early(run, done, guard, stopping)
+            heart.beat()
 
 
 def _forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str, Tensor]:

@@ -5,12 +5,13 @@ import json
 import sys
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
 import spd_weights  # noqa: F401  (registers its names with timm, so that --model.init can be one)
@@ -29,7 +30,17 @@ from train.views import memory_layout
 
 _CONFIG = "config.json"
 # What may change between the first launch and a resumed one without changing what the run computes.
-_FREE = {"out", "resume", "compile", "log_every", "max_hours", "checkpoint", "data.workers", "optim.max_steps"}
+_FREE = {
+    "out",
+    "resume",
+    "compile",
+    "log_every",
+    "max_hours",
+    "timeout_minutes",
+    "checkpoint",
+    "data.workers",
+    "optim.max_steps",
+}
 
 
 @dataclass
@@ -66,7 +77,9 @@ def begin(config: Config) -> Run:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     # Its successor says less, and torch before 2.13 does not have it.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp])
+    # Collectives wait longer than the heartbeat does, which can name who is lost.
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=2 * config.timeout_minutes))
+    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp, patience])
     images = open_run_images(config, accelerator, "train", labelled=isinstance(config, Supervised))
     classes = len(images.features["label"].names) if "label" in images.features else 0
     sharded = isinstance(images, Shards)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -116,3 +117,26 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(photos: Pa
     assert load_file(newest / "model.safetensors")
     done = run_train(*arguments(photos, tmp_path / "run", "--optim.epochs", "2000", "--max-hours", "1e-9"))
     assert done.returncode == 75, done.stderr  # one process goes on from what two saved
+
+
+@pytest.mark.slow
+def test_without_a_launcher_each_process_of_a_signalled_job_exits_with_75(photos: Path, tmp_path: Path):
+    """As examples/launch/slurm.sh starts them: srun's tasks, with the numbers that accelerate reads."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "train", *arguments(photos, tmp_path / "run", "--optim.epochs", "2000")]
+    common = os.environ | {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    tasks = [
+        subprocess.Popen(
+            command, cwd=ROOT, text=True, stderr=subprocess.PIPE,
+            env=common | {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    wait_for(tmp_path / "run" / "checkpoints", tasks[0])
+    for task in tasks:
+        task.send_signal(signal.SIGUSR1)
+    said = [task.communicate(timeout=60)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [75, 75], said
+    assert "stopped by SIGUSR1; saved in" in said[0]
