@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from spd_weights import golden, release
 from spd_weights.catalog import NAME, Row, card_folder, catalog_path, check_row, put_row
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, shown
 from spd_weights.export import EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export, export_backbone
 from spd_weights.files import read_json, replacing
 from spd_weights.local import create_model
@@ -48,7 +48,7 @@ def bundle(
     name = name or f"{architecture}_spd.{config['pretrained_cfg']['tag']}"
     match = NAME.fullmatch(name)
     if match is None or match["architecture"] != architecture:
-        raise SpdError(f"{name!r} cannot be its name; give --name {architecture}_spd.<method>_<data>[_eta0]")
+        raise SpdError(f"'{shown(name)}' cannot be its name; give --name {architecture}_spd.<method>_<data>[_eta0]")
     if card_folder(name) is None:
         raise SpdError(f"{catalog_path()} is in no clone: there is no model_cards/ beside its folder")
     with TemporaryDirectory() as temporary:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, shown
 from spd_weights.files import read_json, write_json
 
 Status = Literal["planned", "released", "bundled"]
@@ -138,14 +138,16 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
     for values in content["rows"]:
         if problem := _problem(values):
             name = values.get("name") if isinstance(values, dict) else values
-            raise SpdError(f"{path}, row {name!r}: {problem}")
+            raise SpdError(f"{path}, row {shown(repr(name))}: {problem}")
         row = Row(**values)
         if row.name in rows:
             raise SpdError(f"{path}, row {row.name!r}: the name is there twice")
         rows[row.name] = row
     for row in rows.values():
         if row.counterpart is not None and row.counterpart not in rows:
-            raise SpdError(f"{path}, row {row.name!r}: its counterpart {row.counterpart!r} is not in the catalog")
+            raise SpdError(
+                f"{path}, row {row.name!r}: its counterpart {shown(repr(row.counterpart))} is not in the catalog"
+            )
     return rows
 
 
@@ -202,7 +204,7 @@ def find(name: str) -> Row:
     near = [row.name for row in rows.values() if row.entrypoint == entrypoint]
     if name == entrypoint and near:
         return default_row(rows, entrypoint)
-    raise SpdError(f"{name!r} is not in the catalog {catalog_path()}; there is {', '.join(near or rows)}")
+    raise SpdError(f"'{shown(name)}' is not in the catalog {catalog_path()}; there is {', '.join(near or rows)}")
 
 
 def _problem(values: Any) -> str | None:
@@ -211,23 +213,23 @@ def _problem(values: Any) -> str | None:
         return "not an object"
     names = {field.name for field in fields(Row)}
     if wrong := sorted(names ^ set(values)):
-        return f"missing or unknown fields: {', '.join(wrong)}"
+        return f"missing or unknown fields: {shown(', '.join(wrong))}"
     for key in ("name", "architecture", "method", "data", "recipe", "status", "description"):
         if not isinstance(values[key], str) or not values[key]:
-            return f"{key} must be a text, not {values[key]!r}"
+            return f"{key} must be a text, not {shown(repr(values[key]))}"
     for key in ("licence", "counterpart"):
         if not isinstance(values[key], str | None):
-            return f"{key} must be a text or null, not {values[key]!r}"
+            return f"{key} must be a text or null, not {shown(repr(values[key]))}"
     weight, match = values["spd_weight"], NAME.fullmatch(values["name"])
     if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
-        return f"spd_weight must be a number >= 0, not {weight!r}"
+        return f"spd_weight must be a number >= 0, not {shown(repr(weight))}"
     if match is None or match["architecture"] != values["architecture"]:
         return "the name must read <architecture>_spd.<method>_<data>[_eta0]"
     if values["name"].endswith("_eta0") != (weight == 0):
         return "the name must end in _eta0 exactly where spd_weight is 0"
     for key, allowed in (("method", _METHODS), ("status", tuple(_PINNED))):
         if values[key] not in allowed:
-            return f"{key} must be one of {', '.join(allowed)}, not {values[key]!r}"
+            return f"{key} must be one of {', '.join(allowed)}, not {shown(repr(values[key]))}"
     for key, needs in (("golden", _GOLDEN), ("results", _RESULTS)):
         if values[key] is not None and not _is_table(values[key], needs):
             return f"{key} must be null or a list of objects with {', '.join(needs)}, its numbers finite"
@@ -254,5 +256,5 @@ def _pin_problem(values: Mapping[str, Any]) -> str | None:
             if value is not None:
                 return f"{key} must be null while the status is {status}"
         elif type(value) is not (int if key == "bytes" else str) or not re.fullmatch(pattern, str(value)):
-            return f"a {status} row needs its pins, and {key} is {value!r}"
+            return f"a {status} row needs its pins, and {key} is {shown(repr(value))}"
     return None

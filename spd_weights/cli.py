@@ -15,7 +15,7 @@ from spd_weights.convert import convert
 from spd_weights.doctor import examine
 from spd_weights.errors import SpdError
 from spd_weights.export import CARD, PREVIEW, RESULTS, TRAINING, WEIGHTS
-from spd_weights.files import read_json, sha256, write_text
+from spd_weights.files import is_folder, read_json, sha256, write_text
 from spd_weights.publish import publish
 
 _EXAMPLES = """\
@@ -208,7 +208,7 @@ def _bundle(arguments: argparse.Namespace) -> None:
 
 def _card(arguments: argparse.Namespace) -> None:
     directory = Path(arguments.target)
-    if directory.is_dir():
+    if is_folder(directory):
         training = read_json(directory / TRAINING)
         measured = results.read(directory / RESULTS) if (directory / RESULTS).is_file() else None
         digest, preview = sha256(directory / WEIGHTS), (directory / PREVIEW).is_file()

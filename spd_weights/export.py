@@ -19,8 +19,8 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from spd_weights import cards, golden
-from spd_weights.errors import SpdError
-from spd_weights.files import digest_of, read_json, replacing, sha256, write_json, write_text
+from spd_weights.errors import SpdError, shown
+from spd_weights.files import digest_of, is_folder, read_json, replacing, sha256, write_json, write_text
 
 WEIGHTS, CONFIG, CARD, TRAINING = "model.safetensors", "config.json", "README.md", "training.json"
 EXPORT_FILES = (WEIGHTS, CONFIG, CARD, TRAINING)
@@ -85,8 +85,8 @@ def check_export(directory: Path) -> dict[str, Any]:
         SpdError: Names the file that is wrong and what to do.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise SpdError(f"{directory} is not a folder; give the export/ folder of a run")
+    if not is_folder(directory):
+        raise SpdError(f"{shown(directory)} is not a folder; give the export/ folder of a run")
     for name in EXPORT_FILES:
         if not (directory / name).is_file():
             raise SpdError(f"{directory / name} is missing; {_REMEDY}")

@@ -37,6 +37,14 @@ def digest_of(content: Path | bytes) -> str:
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256(content)
 
 
+def is_folder(path: Path) -> bool:
+    """Say whether there is such a folder; a name that no folder can have (too long, a zero byte) has none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 

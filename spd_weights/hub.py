@@ -14,9 +14,9 @@ from huggingface_hub.hf_api import RepoFile
 
 from spd_weights import golden, verified
 from spd_weights.catalog import Row, catalog_path, find, load_catalog
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, shown
 from spd_weights.export import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
-from spd_weights.files import digest_of, replacing, sha256
+from spd_weights.files import digest_of, is_folder, replacing, sha256
 from spd_weights.hub_errors import explained
 from spd_weights.retry import patiently
 
@@ -79,7 +79,7 @@ def pull(weight: str | Row, revision: str | None = None, to: Path | None = None)
     if isinstance(weight, str) and "/" in weight:
         folder = _pull_repo(weight, revision)
     elif revision is not None:
-        raise SpdError(f"the catalog pins the revision of {weight}; for another one give owner/name")
+        raise SpdError(f"the catalog pins the revision of {shown(weight)}; for another one give owner/name")
     else:
         row = weight if isinstance(weight, Row) else find(weight)
         folder = weights_file(row).parent
@@ -115,7 +115,7 @@ def verify(target: str) -> str:
         SpdError: What is wrong, and the remedy.
     """
     folder = Path(target)
-    if not folder.is_dir():
+    if not is_folder(folder):
         folder = pull(target)
     check_export(folder)
     digest = sha256(folder / WEIGHTS)

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, shown
 from spd_weights.retry import TransportError, cause, retry_after, status_of
 
 _BY_STATUS = {
@@ -47,14 +47,8 @@ def explained(repo_id: str, revision: str | None = None) -> Iterator[None]:
             raise
         if isinstance(error, LocalEntryNotFoundError) and status_of(found) is None:
             found = error  # no answer: what to do without a connection is worth more than how it failed
-        where = f"{_short(repo_id)}@{_short(revision)}" if revision else _short(repo_id)
+        where = f"{shown(repo_id)}@{shown(revision)}" if revision else shown(repo_id)
         raise SpdError(f"{where}: {_sentence(found, repo_id, revision)}") from error
-
-
-def _short(name: str) -> str:
-    """A name as an error shows it: one line, whatever was typed."""
-    shown = name if name.isprintable() else repr(name)
-    return shown if len(shown) <= 100 else f"{shown[:97]}…"
 
 
 def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
@@ -69,7 +63,7 @@ def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
         case RepositoryNotFoundError():
             return f"not at {endpoint}, or private and not for this token; check the name, run hf auth login"
         case RevisionNotFoundError():
-            return f"the repository has no revision {_short(str(revision))}; see {endpoint}/{repo_id}/commits/main"
+            return f"the repository has no revision {shown(str(revision))}; see {endpoint}/{repo_id}/commits/main"
         case LocalEntryNotFoundError(__cause__=FileMetadataError() as hidden):
             return f"{endpoint} does not answer as the Hub does ({' '.join(str(hidden).split())}); check HF_ENDPOINT"
         case LocalEntryNotFoundError() | OfflineModeIsEnabled():

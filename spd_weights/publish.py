@@ -13,7 +13,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from spd_weights import retry
 from spd_weights.catalog import Row
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, shown
 from spd_weights.export import CARD, CONFIG, TRAINING, WEIGHTS, check_export
 from spd_weights.files import digest_of, read_json, sha256
 from spd_weights.hub import download, is_same, remote_files
@@ -80,7 +80,7 @@ def publish(
             refuses or cannot be reached, somebody else commits at the same moment, or the bytes read back differ.
     """
     if tag is not None and (not _TAG.fullmatch(tag) or tag == "main" or re.fullmatch(r"[0-9a-f]{40}", tag)):
-        raise SpdError(f"{tag!r} cannot be a tag; take a name such as v1, of letters, digits, dot and hyphen")
+        raise SpdError(f"'{shown(tag)}' cannot be a tag; take a name such as v1, of letters, digits, dot and hyphen")
     config = check_export(directory)
     files = contents(directory, repo=repo_id, licence=licence, data_licence=data_licence)
     api = HfApi(library_name="spd-weights")

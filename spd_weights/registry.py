@@ -20,7 +20,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from spd_weights.catalog import Row, catalog_path, default_row, load_catalog
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, shown
 from spd_weights.files import read_json
 
 # timm reads this name from the module of an entrypoint when it is registered.
@@ -104,7 +104,7 @@ def _from_catalog(name: str, rows: Mapping[str, Row], kwargs: Mapping[str, Any])
         return kwargs  # the caller's own weights
     tag = cfg or default_cfgs[name].tags[0]
     if tag not in rows:
-        raise SpdError(f"{name} has no tag {tag!r} in {catalog_path()}; there is {', '.join(rows)}")
+        raise SpdError(f"{name} has no tag '{shown(tag)}' in {catalog_path()}; there is {', '.join(rows)}")
     row = rows[tag]
     from spd_weights.hub import weights_file  # late: importing the package needs no Hub client
 
