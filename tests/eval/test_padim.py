@@ -146,7 +146,7 @@ def test_default_dims_are_the_papers(channels, kept):
 
 def test_precisions_agree(monkeypatch):
     rng = np.random.default_rng(9)
-    train, test = features(rng, 40, scale=3, offset=2), features(rng, 2, scale=3, offset=2)
+    train, test = features(rng, 40, scale=1.5, offset=2), features(rng, 2, scale=1.5, offset=2)
     single = fitted(train, 40, dims=30).score(test)[1]
     monkeypatch.setattr(gaussians, "_FLOAT32_RANGE", 0)
     double = fitted(train, 40, dims=30).score(test)[1]
