@@ -35,25 +35,29 @@ def greedy_coreset(points: Tensor, count: int, start: int) -> Tensor:
     new = selected
     while len(selected) < count:
         _update(nearest, points, centred, norms, torch.tensor(new, device=points.device))
-        new = _next_centres(nearest, points, min(_ROUND, count - len(selected)))
+        new = _next_centres(nearest, points, centred, norms, min(_ROUND, count - len(selected)))
         nearest[torch.tensor(new, device=points.device)] = -1
         selected = selected + new
     return torch.tensor(selected)
 
 
-def _next_centres(nearest: Tensor, points: Tensor, limit: int) -> list[int]:
+def _next_centres(nearest: Tensor, points: Tensor, centred: Tensor, norms: Tensor, limit: int) -> list[int]:
     """The next centres, as many as the active points alone decide, at least one."""
     beyond = min(_ACTIVE, len(nearest) - 1)
-    bound = nearest.topk(beyond + 1).values[-1]
+    bound = float(nearest.topk(beyond + 1).values[-1])
     active = (nearest > bound).nonzero()[:, 0]
     new = [int(nearest.argmax())]
     nearest[new[0]] = -1
-    distances, candidates = nearest[active], points[active]
+    distances, candidates, products = nearest[active], points[active], centred[active]
+    least = (1 - _ROUNDING) * norms[active]
     while len(new) < limit and len(active):
-        difference = candidates - points[new[-1]]
-        distances = torch.minimum(distances, difference.square_().sum(dim=1))
-        farthest = int(distances.argmax())
-        if distances[farthest] <= bound:
+        centre = new[-1]
+        below = torch.addmv(least, products, centred[centre], alpha=-2).add_((1 - _ROUNDING) * norms[centre])
+        near = (below <= distances).nonzero()[:, 0]
+        difference = candidates[near] - points[centre]
+        distances[near] = torch.minimum(distances[near], difference.square_().sum(dim=1))
+        distance, farthest = distances.max(dim=0)
+        if distance <= bound:
             break
         new.append(int(active[farthest]))
         distances[farthest] = -1

@@ -56,9 +56,9 @@ def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Ext
         SpdError: The file is no detector or damaged, or the backbone is missing or another one.
     """
     about, tensors = _read(path)
-    extractor = Extractor(
-        weights or about["weights"], about["settings"]["image_size"], METHODS[about["method"]].reductions
-    )
+    settings = Settings(**about["settings"])
+    reductions = METHODS[about["method"]].reductions
+    extractor = Extractor(weights or about["weights"], settings.image_size, reductions, settings.feature_precision)
     found, expected = extractor.sha256, about["weights_sha256"]
     if found != expected or extractor.architecture != about["architecture"]:
         raise SpdError(
@@ -66,7 +66,7 @@ def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Ext
             f"{(found or 'none')[:16]}, not {(expected or 'none')[:16]}); "
             "name the right ones with --weights, or fit again"
         )
-    detector = METHODS[about["method"]].make(Settings(**about["settings"]), [about["seed"]], 0)[0]
+    detector = METHODS[about["method"]].make(settings, [about["seed"]], 0)[0]
     detector.restore({name: tensor.to(extractor.device) for name, tensor in tensors.items()})
     return detector, extractor, about
 

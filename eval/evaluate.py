@@ -122,7 +122,8 @@ def _sources(weights: str, runs: dict[str, list[Run]], request: Request) -> dict
     sources: dict[str, Extractor | Finetuner] = {}
     if "1cls" in runs:
         reductions = {reduction for run in runs["1cls"] for reduction in METHODS[run.method].reductions}
-        sources["1cls"] = Extractor(weights, request.settings.image_size, sorted(reductions))
+        settings = request.settings
+        sources["1cls"] = Extractor(weights, settings.image_size, sorted(reductions), settings.feature_precision)
     for method in {run.method for protocol in runs.keys() - {"1cls"} for run in runs[protocol]}:
         sources[method] = Finetuner(weights, method, request.training)
     return sources

@@ -10,6 +10,7 @@ from eval.weights import load_backbone
 from spd_weights.errors import SpdError
 
 REDUCTIONS = (4, 8, 16, 32)  # layer1 to layer4 of a ResNet
+FEATURE_PRECISIONS = ("fp32", "bf16")
 # On CPU a larger batch is slower: its activations no longer come from the allocator's reused memory.
 _BATCH_SIZE = {"cpu": 8, "cuda": 32}
 
@@ -27,13 +28,16 @@ class Extractor:
         batch_size: Images to give it at once.
     """
 
-    def __init__(self, weights: str, image_size: int, reductions: Sequence[int] = REDUCTIONS[:3]) -> None:
+    def __init__(
+        self, weights: str, image_size: int, reductions: Sequence[int] = REDUCTIONS[:3], precision: str = "fp32"
+    ) -> None:
         """Load the weights and try them on an empty image.
 
         Args:
             weights: As for `eval.weights.load_backbone`.
             image_size: Side of the images in pixels.
             reductions: The stages wanted, of `REDUCTIONS`; nothing behind the deepest is computed.
+            precision: One of `FEATURE_PRECISIONS`; "bf16" computes under autocast to bfloat16, maps come as float32.
 
         Raises:
             SpdError: The weights cannot be loaded, or give no feature maps at this image size.
@@ -52,6 +56,8 @@ class Extractor:
         self._mean = torch.tensor(data["mean"], device=self.device).view(3, 1, 1)
         self._std = torch.tensor(data["std"], device=self.device).view(3, 1, 1)
         self.batch_size = _BATCH_SIZE[self.device.type]
+        self._precision = precision
+        # Faster than contiguous on CPU as well, for inference (not for training).
         self._model = model.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         try:
             self(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8))
@@ -74,9 +80,11 @@ class Extractor:
         """
         pixels = images.to(self.device, memory_format=torch.channels_last).float().div_(255)
         pixels = pixels.sub_(self._mean).div_(self._std)
-        return self._model.forward_intermediates(
-            pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
-        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            maps = self._model.forward_intermediates(
+                pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
+            )
+        return [feature.float() for feature in maps]
 
     def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
         """The maps of some of the stages asked for at the start; one that stands for two comes once."""

@@ -57,7 +57,7 @@ def fit(
         raise SpdError(f"{data}: {category} is in {len(found)} data sets; name one as <data set>/{category}")
     (chosen,) = found
     check_training(chosen, "1cls")
-    extractor = Extractor(weights, settings.image_size, METHODS[method].reductions)
+    extractor = Extractor(weights, settings.image_size, METHODS[method].reductions, settings.feature_precision)
     (detector,) = METHODS[method].make(settings, [seed], len(chosen.train))
     scores, levels = [], []
     started = time.perf_counter()

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import fields
 
+from eval.features import FEATURE_PRECISIONS
 from eval.finetune import FREEZE, PRECISIONS, Training
 from eval.methods import Settings
 from eval.padim import COVARIANCES
@@ -17,6 +18,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=defaults.image_size,
         metavar="PX",
         help="side of the square that images and masks are resized to (224)",
+    )
+    parser.add_argument(
+        "--feature-precision",
+        choices=FEATURE_PRECISIONS,
+        default=defaults.feature_precision,
+        help="of the frozen backbone (fp32); bf16 takes half its time where the processor has it, but in small test "
+        "sets ranks change places: metrics moved by a point and more (docs/evaluation.md)",
     )
     parser.add_argument(
         "--padim-dims",

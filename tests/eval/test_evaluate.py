@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import eval.evaluate as evaluation
 from eval.evaluate import Request, evaluate
+from eval.features import FEATURE_PRECISIONS, Extractor
 from eval.images import batches, read_image, read_mask
 from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
 from eval.protocols import Settings
@@ -66,6 +68,15 @@ def test_batches_keep_the_order(tile, workers):
     stacked = np.concatenate([b.numpy() for b in batches(paths, 32, 4, workers)])
     expected = np.stack([read_image(path, 32).transpose(2, 0, 1) for path in paths])
     assert np.array_equal(stacked, expected)
+
+
+def test_bfloat16_features_are_nearly_the_same():
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    single, half = (Extractor(RANDOM, 64, precision=precision)(images) for precision in FEATURE_PRECISIONS)
+    for a, b in zip(single, half, strict=True):
+        assert b.dtype == torch.float32
+        assert not torch.equal(a, b)
+        assert (a - b).norm() < 0.03 * a.norm()
 
 
 def test_damaged_image_in_a_worker_is_named(tile):
