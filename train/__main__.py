@@ -45,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(write_preview(config, config.preview))
             return 0
+        if config.plan:
+            from train.plan import plan
+
+            said = plan(config)
+            if _first():
+                print(said)
+            return 0
         from train.loop import pretrain  # late: --help should not wait for torch
 
         export = pretrain(config)

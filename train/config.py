@@ -24,7 +24,8 @@ class DataConfig:
     """A folder of images (searched through), a folder of parquet files or webdataset tars, or
     hf:owner/dataset[:config], whose parquet files are read from the Hub by ranges, without a copy."""
     val: str | None = None
-    """Labelled images to measure top-1 and top-5 accuracy on after each epoch; supervised only."""
+    """Labelled images to measure on, as --probe.every says: a classifier's top-1 and top-5 accuracy, or for methods
+    without labels that of nearest neighbours among them."""
     image_size: int = 224
     """Side of the square crops, in pixels."""
     workers: int = field(default_factory=lambda: min(8, max(1, len(os.sched_getaffinity(0)) - 1)))
@@ -204,6 +205,16 @@ class CheckpointConfig:
     """Epochs between checkpoints that stay for good."""
 
 
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Measuring while training, with no effect on it."""
+
+    every: int = 1
+    """Epochs between measurements; the last step has one in any case."""
+    anomaly: Path | None = None
+    """A small set in MVTec AD's layout to find anomalies in, roughly as PaDiM does: image AUROC and pixel AP."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What every recipe has."""
@@ -214,6 +225,7 @@ class Config:
     augment: AugmentConfig = AugmentConfig()
     spd: SpdConfig = SpdConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    probe: ProbeConfig = ProbeConfig()
     out: Path
     """The run's folder: config.json, metrics.jsonl, checkpoints/, export/."""
     seed: int = 0
@@ -232,6 +244,10 @@ class Config:
     """Save and exit with code 75 after so many hours, within a scheduler's time limit; the same command goes on."""
     timeout_minutes: float = 10.0
     """Of several processes: a job in which one makes no progress for so long ends, and says which."""
+    tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
+    """Also send the metrics to a tracker, through accelerate; it has to be installed."""
+    plan: bool = False
+    """Take a few steps, print what the whole run would take (time, memory), and stop; --out is not touched."""
     log_every: int = 10
     """Steps between the lines of metrics.jsonl."""
 
@@ -245,6 +261,10 @@ class Config:
             ("--optim.accumulate", self.optim.accumulate, 1),
             ("--log-every", self.log_every, 1),
             ("--checkpoint.keep", self.checkpoint.keep, 1),
+            ("--checkpoint.every", self.checkpoint.every or 1, 1),
+            ("--checkpoint.milestone-epochs", self.checkpoint.milestone_epochs or 1, 1),
+            ("--probe.every", self.probe.every, 1),
+            ("--timeout-minutes", self.timeout_minutes, 0.01),
             ("--spd.weight", self.spd.weight, 0),
         ):
             if value < least:
@@ -344,5 +364,7 @@ def recipe_name(config: Config) -> str:
 def to_json(config: Config) -> dict[str, object]:
     """The resolved configuration as JSON-ready nested dictionaries."""
     fields = dataclasses.asdict(config)
-    del fields["print_config"], fields["preview"]
+    for action in ("print_config", "preview", "plan"):
+        del fields[action]
+    fields["probe"]["anomaly"] = None if config.probe.anomaly is None else str(config.probe.anomaly)
     return {"recipe": recipe_name(config), **fields, "out": str(config.out)}

@@ -13,7 +13,7 @@ from train.config import Config, recipe_name
 from train.data import Batch, Crops, make_loader
 from train.guard import LossGuard
 from train.heartbeat import Heartbeat
-from train.monitors import Bar, Clock, MetricsLog, feature_std, to_floats
+from train.monitors import Bar, Clock, MetricsLog, feature_std, gpu_memory, to_floats
 from train.optim import set_learning_rate
 from train.record import export_run, finished_export
 from train.setup import Run, begin
@@ -49,7 +49,9 @@ def pretrain(config: Config) -> Path:
             raise
         finally:
             heart.stop()
-    return export_run(run)
+    export = export_run(run)
+    run.accelerator.end_training()
+    return export
 
 
 def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
@@ -57,7 +59,8 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
     config, accelerator = run.config, run.accelerator
     make_views = ViewMaker(config, run.mean, run.std, accelerator.device)
     loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)
-    log = MetricsLog(config.out / "metrics.jsonl", run.start) if accelerator.is_main_process else None
+    track = None if config.tracker == "none" else accelerator.log
+    log = MetricsLog(config.out / "metrics.jsonl", run.start, track) if accelerator.is_main_process else None
     clock, guard = Clock(config.optim.batch_size), LossGuard(run.method, run.progress)
     validation = open_validation(run)
     run.wrapped.train()
@@ -70,7 +73,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
             torch.manual_seed(config.seed + step)  # for dropout and the like: a resume has nothing to restore
 
             guard.before_step()
-            out = _forward_backward(run, make_views, batch)
+            out = forward_backward(run, make_views, batch)
             loss, gradient_norm, stopping = _agree(run, out["loss"], stop)
             if guard.accepts(loss, gradient_norm):
                 run.optimizer.step()
@@ -80,16 +83,17 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
 
             metrics = None
             if done % config.log_every == 0 or done == run.steps:
-                metrics = _measure(run, done, out, lr) | clock.read()
+                metrics = _measure(run, done, out, lr) | clock.read() | gpu_memory()
+                metrics |= {"gradient_norm": gradient_norm, "skipped_steps": guard.state["skipped"]}
                 run.progress["metrics"] = metrics
                 if log:
                     log.write(**metrics)
             bar.advance(done, metrics)
-            if validation and _epoch_ends(done, run):
-                accuracy = validate(run, validation)
-                bar.message(f"epoch {done // run.schedule.steps_per_epoch}: {accuracy}")
+            if _probe_due(done, run):
+                measured = validate(run, validation)
+                bar.message(f"step {done}: " + ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
                 if log:
-                    log.write(step=done, **accuracy)
+                    log.write(step=done, **measured)
             if stopping or guard.hopeless or _checkpoint_due(done, run):
                 run.progress["seconds"] += clock.lap()
                 _save(run, done)
@@ -97,7 +101,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
             heart.beat()
 
 
-def _forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str, Tensor]:
+def forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str, Tensor]:
     """Leave the batch's gradients in the parameters; returns what the method gave for its last part, and `loss`."""
     accelerator, weight = run.accelerator, run.config.spd.weight
     parts = batch.split(run.config.optim.accumulate)
@@ -178,6 +182,13 @@ def _checkpoint_due(done: int, run: Run) -> bool:
     return _epoch_ends(done, run) or (every is not None and done % every == 0)
 
 
+def _probe_due(done: int, run: Run) -> bool:
+    if run.config.data.val is None and run.config.probe.anomaly is None:
+        return False
+    epoch, rest = divmod(done, run.schedule.steps_per_epoch)
+    return done == run.steps or (rest == 0 and epoch % run.config.probe.every == 0)
+
+
 def _epoch_ends(done: int, run: Run) -> bool:
     return done % run.schedule.steps_per_epoch == 0 or done == run.steps
 
@@ -185,6 +196,8 @@ def _epoch_ends(done: int, run: Run) -> bool:
 def _save(run: Run, done: int) -> None:
     """Save on the first process; where that fails, end on all of them."""
     failure, config = "", run.config
+    if run.accelerator.scaler is not None:
+        run.progress["scaler"] = run.accelerator.scaler.state_dict()
     if run.accelerator.is_main_process:
         state = checkpoint.Checkpoint(done, run.method.state_dict(), run.optimizer.state_dict(), run.progress)
         milestones = config.checkpoint.milestone_epochs

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -38,17 +38,18 @@ def feature_std(features: Tensor) -> Tensor:
 class MetricsLog:
     """metrics.jsonl: a line a logged step, in order, without repeats after a resume."""
 
-    def __init__(self, path: Path, first_step: int) -> None:
+    def __init__(self, path: Path, first_step: int, track: Callable[..., None] | None = None) -> None:
         """Open the log, dropping the lines of steps that will be taken again.
 
         Args:
             path: the file; made if absent.
             first_step: lines of later steps are dropped.
+            track: called with the numbers of each line and `step`, to show them elsewhere, too.
 
         Raises:
             SpdError: it cannot be written.
         """
-        self.path, kept = path, []
+        self.path, self.track, kept = path, track, []
         if path.exists():
             for line in path.read_text().splitlines():
                 try:
@@ -70,6 +71,9 @@ class MetricsLog:
         with self._explained():
             self.file.write(json.dumps(values) + "\n")
             self.file.flush()
+        if self.track:
+            numbers = {name: v for name, v in values.items() if v is not None and name != "step"}
+            self.track(numbers, step=values["step"])
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -178,6 +182,13 @@ class Clock:
         now = time.perf_counter()
         elapsed, self.lapped_at = now - self.lapped_at, now
         return elapsed
+
+
+def gpu_memory() -> dict[str, float]:
+    """`gpu_memory_gib`, the most that this process's tensors have held; nothing without a GPU."""
+    if not torch.cuda.is_available():
+        return {}
+    return {"gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30}
 
 
 def to_floats(values: dict[str, Tensor]) -> dict[str, float]:

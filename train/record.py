@@ -69,7 +69,7 @@ def public_settings(config: Config) -> dict[str, Any]:
     """The resolved configuration, JSON-ready; paths of this machine are reduced to names."""
     settings = to_json(config)
     settings["out"] = config.out.name
-    for group, option in (("data", "train"), ("data", "val"), ("model", "init")):
+    for group, option in (("data", "train"), ("data", "val"), ("model", "init"), ("probe", "anomaly")):
         if value := settings[group][option]:
             settings[group][option] = data_name(value)
     return json.loads(json.dumps(settings))

@@ -1,6 +1,7 @@
 """Everything a run needs before its first step: data, model, optimiser, and where it left off."""
 
 import dataclasses
+import importlib.util
 import json
 import sys
 import warnings
@@ -29,6 +30,7 @@ from train.sources import Table, keep_layout, open_images
 from train.views import memory_layout
 
 _CONFIG = "config.json"
+_PROJECT = {"tensorboard": "tensorboard"}  # which is a folder's name there, and a project's elsewhere
 # What may change between the first launch and a resumed one without changing what the run computes.
 _FREE = {
     "out",
@@ -79,19 +81,10 @@ def begin(config: Config) -> Run:
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     # Collectives wait longer than the heartbeat does, which can name who is lost.
     patience = InitProcessGroupKwargs(timeout=timedelta(minutes=2 * config.timeout_minutes))
-    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp, patience])
+    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp, patience], **_tracking(config))
     images = open_run_images(config, accelerator, "train", labelled=isinstance(config, Supervised))
     classes = len(images.features["label"].names) if "label" in images.features else 0
-    sharded = isinstance(images, Shards)
-    schedule = Schedule(
-        images.counts if sharded else len(images),
-        config.optim.batch_size,
-        config.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
-        config.optim.accumulate,
-        images.strands(config.optim.batch_size) if sharded else 1,
-    )
+    schedule = _make_schedule(config, accelerator, images)
     torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
     backbone = make_backbone(config)
     if config.model.checkpointing:
@@ -110,17 +103,10 @@ def begin(config: Config) -> Run:
         labelled = isinstance(config, Supervised)
         keep_layout(images, config.data.train, labelled, "train", _layout_file(config, "train"))
     accelerator.wait_for_everyone()
-    start, progress = 0, {"seconds": 0.0, "bad": {}, "images": len(images), "metrics": {}}
-    if saved := checkpoint.load_newest(config.out / "checkpoints", accelerator.print):
-        if saved.progress["images"] != len(images):
-            raise SpdError(
-                f"{config.data.train} has {len(images)} images, {saved.progress['images']} when the run in "
-                f"{config.out} began: restore the data, or start over with another --out"
-            )
-        checkpoint.restore(saved, method, optimizer)
-        start, progress = saved.step, saved.progress
-        accelerator.print(f"{config.out}: going on after step {start}", file=sys.stderr)
-
+    if config.tracker != "none":
+        settings = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in _flat(_as_read(config)).items()}
+        accelerator.init_trackers(_PROJECT.get(config.tracker, "spd-weights"), config=settings)
+    start, progress = _resume(config, accelerator, len(images), method, optimizer)
     if config.compile:
         method.compile()  # in place, so that the names of its tensors stay what they are
     wrapped, optimizer = accelerator.prepare(method, optimizer)
@@ -129,6 +115,51 @@ def begin(config: Config) -> Run:
         config, accelerator, images, schedule, steps, expected["mean"], expected["std"],
         method, wrapped, optimizer, start, progress,
     )  # fmt: skip
+
+
+def _make_schedule(config: Config, accelerator: Accelerator, images: Table) -> Schedule:
+    sharded = isinstance(images, Shards)
+    return Schedule(
+        images.counts if sharded else len(images),
+        config.optim.batch_size,
+        config.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+        config.optim.accumulate,
+        images.strands(config.optim.batch_size) if sharded else 1,
+    )
+
+
+def _resume(
+    config: Config, accelerator: Accelerator, images: int, method: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, Any]]:
+    """Put things back to where the newest valid checkpoint has them; steps done, and the run's progress."""
+    saved = checkpoint.load_newest(config.out / "checkpoints", accelerator.print)
+    if saved is None:
+        return 0, {"seconds": 0.0, "bad": {}, "images": images, "metrics": {}}
+    if saved.progress["images"] != images:
+        raise SpdError(
+            f"{config.data.train} has {images} images, {saved.progress['images']} when the run in "
+            f"{config.out} began: restore the data, or start over with another --out"
+        )
+    checkpoint.restore(saved, method, optimizer)
+    if accelerator.scaler is not None and "scaler" in saved.progress:
+        accelerator.scaler.load_state_dict(saved.progress["scaler"])
+    accelerator.print(f"{config.out}: going on after step {saved.step}", file=sys.stderr)
+    return saved.step, saved.progress
+
+
+def _tracking(config: Config) -> dict[str, Any]:
+    """What accelerate has to know of a tracker.
+
+    Raises:
+        SpdError: it is not installed.
+    """
+    if config.tracker == "none":
+        return {}
+    if importlib.util.find_spec(config.tracker) is None:
+        raise SpdError(f"--tracker {config.tracker} is not installed: pip install {config.tracker}")
+    return {"log_with": config.tracker, "project_dir": str(config.out)}
 
 
 def open_run_images(config: Config, accelerator: Accelerator, split: str, labelled: bool) -> Table:

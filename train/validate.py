@@ -1,30 +1,37 @@
-"""Top-1 and top-5 accuracy of a supervised run on labelled images it does not train on."""
+"""What a run is measured by while it trains: accuracy on `--data.val`, and the probe for anomalies."""
 
-from typing import Any
+import itertools
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from spd_weights.errors import SpdError
+from train.config import Supervised
 from train.data import decode
+from train.online import knn_top1, list_categories, probe_anomalies
 from train.setup import Run, open_run_images
 from train.sources import Table
 
 
 def open_validation(run: Run) -> Table | None:
-    """Open `--data.val`, if there is one; its classes have to be those of the training images.
+    """Open `--data.val`, if there is one; with a classifier, its classes have to be those of the training images.
 
     Raises:
-        SpdError: it is not usable, or the method has no classifier to validate.
+        SpdError: it, or `--probe.anomaly`, is not usable.
     """
     config, training = run.config, run.images
+    if config.probe.anomaly is not None:
+        list_categories(config.probe.anomaly)
+        if not hasattr(run.method.backbone, "forward_intermediates"):
+            raise SpdError(f"--probe.anomaly: timm gives no intermediate feature maps of {config.model.arch}")
     if config.data.val is None:
         return None
-    if "label" not in training.features:
-        raise SpdError("--data.val measures a classifier's accuracy, and only the recipe supervised has one")
     table = open_run_images(config, run.accelerator, "val", labelled=True)
+    if not isinstance(config, Supervised):
+        return table
     ours, theirs = training.features["label"].names, table.features["label"].names
     if ours != theirs:
         unknown = sorted(set(theirs) ^ set(ours))
@@ -60,21 +67,51 @@ def _centre(width: int, height: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def validate(run: Run, table: Table) -> dict[str, Any]:
-    """Measure `val_top1` and `val_top5`, shares in [0, 1] over all images of the table, shared among processes."""
-    size, accelerator = run.config.data.image_size, run.accelerator
+def validate(run: Run, table: Table | None) -> dict[str, float]:
+    """Measure what there is to measure, in evaluation mode, with no effect on the run.
+
+    Returns:
+        Shares in [0, 1]. With `--data.val`: `val_top1` and `val_top5` of a classifier, or `val_knn_top1` of a
+        method without labels. With `--probe.anomaly`, what `probe_anomalies` gives, on the first process.
+    """
+    accelerator, config = run.accelerator, run.config
     mean, std = (torch.tensor(values, device=accelerator.device)[:, None, None] for values in (run.mean, run.std))
+    training = {module: module.training for module in run.method.modules()}
+    run.method.eval()
+    measured: dict[str, float] = {}
+    try:
+        if table is not None:
+            outputs, labels = _outputs(run, table, mean, std)
+            if isinstance(config, Supervised):
+                best = outputs.topk(min(5, outputs.shape[1])).indices == labels[:, None]
+                measured = {"val_top1": best[:, 0].float().mean().item(), "val_top5": best.sum().item() / len(best)}
+            else:
+                measured = {"val_knn_top1": knn_top1(outputs, labels)}
+        if config.probe.anomaly is not None and accelerator.is_main_process:
+            measured |= probe_anomalies(run.method.backbone, config.probe.anomaly, config.data.image_size, mean, std)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return measured
+
+
+def _outputs(run: Run, table: Table, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, or features where there is no classifier, and labels of all images; processes share the work."""
+    accelerator, config = run.accelerator, run.config
     ends = [len(table) * part // accelerator.num_processes for part in range(accelerator.num_processes + 1)]
     mine = range(*ends[accelerator.process_index :][:2])
-    loader = DataLoader(Subset(CentreCrops(table, size), mine), batch_size=64, num_workers=run.config.data.workers)
-    counts = torch.zeros(3, device=accelerator.device)
-    run.method.eval()
-    for crops, labels in loader:
-        images = (crops.to(accelerator.device).float() / 255 - mean) / std
+    crops = Subset(CentreCrops(table, config.data.image_size), mine)
+    outputs, labels = [], []
+    for images, some in DataLoader(crops, batch_size=64, num_workers=config.data.workers):
         with accelerator.autocast():
-            logits = run.method.classifier(run.method.backbone(images))
-        best = logits.topk(min(5, logits.shape[1])).indices == labels.to(accelerator.device)[:, None]
-        counts += torch.stack([best[:, 0].sum(), best.sum(), torch.tensor(len(labels), device=counts.device)])
-    run.method.train()
-    top1, top5, images = accelerator.reduce(counts, "sum").tolist()
-    return {"val_top1": top1 / images, "val_top5": top5 / images}
+            features = run.method.backbone((images.to(accelerator.device).float() / 255 - mean) / std)
+            outputs.append(run.method.classifier(features) if isinstance(config, Supervised) else features)
+        labels.append(some.to(accelerator.device))
+    # Shares differ by an image at most: fill up to gather them, and leave the filling out again.
+    longest = max(b - a for a, b in itertools.pairwise(ends))
+    kept = torch.cat([torch.arange(b - a) + i * longest for i, (a, b) in enumerate(itertools.pairwise(ends))])
+    padded = [
+        F.pad(torch.cat(rows), (0,) * (2 * rows[0].ndim - 1) + (longest - len(mine),)) for rows in (outputs, labels)
+    ]
+    everyones = [accelerator.gather(rows)[kept.to(rows.device)] for rows in padded]
+    return everyones[0].float(), everyones[1]

@@ -72,7 +72,7 @@ def test_a_run_writes_what_is_promised(finished: Path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert set(lines[0]) == {
         "step", "epoch", "loss", "loss_base", "loss_spd", "spd_accuracy", "lr", "feature_std", "images_per_second",
-        "data_wait_fraction",
+        "data_wait_fraction", "gradient_norm", "skipped_steps",
     }  # fmt: skip
     for line in lines:
         assert line["loss"] == pytest.approx(line["loss_base"] + 0.1 * line["loss_spd"], abs=1e-6)

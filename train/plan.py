@@ -1,0 +1,105 @@
+"""`--plan`: what a run would take, from a few of its steps on the machines that it is launched on."""
+
+import dataclasses
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from train.config import Config, recipe_name
+from train.data import Crops, make_loader
+from train.loop import forward_backward
+from train.setup import Run, begin
+from train.views import ViewMaker
+
+_WARM_UP, _MEASURED = 2, 5
+
+
+def plan(config: Config) -> str:
+    """Take a few steps as the run would, on real data, and reckon.
+
+    Args:
+        config: the resolved recipe; its folder is not touched.
+
+    Returns:
+        Lines for people. "measured" is from these steps alone: a cold disk or a remote source may be slower at
+        first, and validation, probes and checkpoints are not in it.
+
+    Raises:
+        SpdError: as `train.setup.begin`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = begin(dataclasses.replace(config, out=Path(folder) / config.out.name, tracker="none"))
+        seconds, waited, passes = _measure(run)
+    images = config.optim.batch_size / seconds
+    parameters = sum(p.numel() for p in run.method.backbone.parameters())
+    trained = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
+    on_gpu = run.accelerator.device.type == "cuda"
+    peak = (
+        f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU"
+        if on_gpu
+        else f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB in the process"
+    )
+    state = sum(
+        value.numel() * value.element_size()
+        for entry in run.optimizer.state.values()
+        for value in entry.values()
+        if isinstance(value, torch.Tensor)
+    )
+    saved = sum(t.numel() * t.element_size() for t in run.method.state_dict().values()) + state
+    rows: dict[str, Any] = {
+        "run": f"{recipe_name(config)}, {config.model.arch}, {config.data.image_size} px, SPD {config.spd.weight:g}",
+        "launch": f"{run.accelerator.num_processes} process(es), {run.accelerator.device.type}, "
+        f"precision {config.precision}, {config.data.workers} data workers each",
+        "parameters": f"{parameters / 1e6:.2f} M in the backbone, {trained / 1e6:.2f} M trained",
+        "images": f"{len(run.images):,}, {run.schedule.steps_per_epoch:,} steps an epoch",
+        "steps": f"{run.steps:,} of {config.optim.batch_size} images, "
+        f"{run.schedule.share // config.optim.accumulate} at once in a process",
+        "passes": f"{passes:.3g} through an encoder for each image",
+        "memory": f"{peak} at most; a checkpoint has {saved / 2**20:.0f} MiB",
+        "measured": f"{images:,.1f} images/s, {seconds:.3g} s a step, {100 * waited:.0f} % of it waiting for data",
+        "estimate": f"{run.steps * seconds / 3600:,.2f} h in all",
+    }
+    return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
+
+
+def _measure(run: Run) -> tuple[float, float, float]:
+    """Seconds a step, the share of them spent waiting for data, and encoder passes for each image."""
+    accelerator, counted = run.accelerator, [0]
+
+    def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        counted[0] += len(inputs[0])
+
+    # Every copy of the backbone: the one that learns, MoCo's slow one, the starting one of adapt.
+    stem = next(name for name, module in run.method.backbone.named_modules() if name and not [*module.children()])
+    copies = [
+        m for m in run.method.children() if stem in dict(m.named_modules()) and type(m) is type(run.method.backbone)
+    ]
+    hooks = [copy.get_submodule(stem).register_forward_pre_hook(count) for copy in copies]
+    make_views = ViewMaker(run.config, run.mean, run.std, accelerator.device)
+    stop = min(_WARM_UP + _MEASURED, run.schedule.steps_per_epoch)
+    loader = iter(make_loader(Crops(run.images, run.config), run.schedule, 0, stop, run.config.data.workers))
+    run.wrapped.train()
+    begun = previous = time.perf_counter()
+    waited = 0.0
+    for step in range(stop):
+        if step == min(_WARM_UP, stop - 1):
+            if accelerator.device.type == "cuda":
+                torch.cuda.synchronize()
+            begun, waited, counted[0] = time.perf_counter(), 0.0, 0
+        previous = time.perf_counter()
+        batch = next(loader)
+        waited += time.perf_counter() - previous
+        forward_backward(run, make_views, batch)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+    if accelerator.device.type == "cuda":
+        torch.cuda.synchronize()
+    elapsed, steps = time.perf_counter() - begun, stop - min(_WARM_UP, stop - 1)
+    for hook in hooks:
+        hook.remove()
+    return elapsed / steps, waited / elapsed, counted[0] / (steps * run.schedule.share)
