@@ -142,7 +142,11 @@ def _request(argv: list[str]) -> Request:
         default="exact",
         help="spot-diff adds the pixel metrics as the code of VisA's authors computes them, from 202 thresholds",
     )
-    parser.add_argument("--save-maps", action="store_true", help="keep every anomaly map, as maps.npz a cell")
+    parser.add_argument(
+        "--save-maps",
+        action="store_true",
+        help="keep what the numbers come from: maps, masks and scores, as maps.npz a cell",
+    )
     parser.add_argument(
         "--workers",
         type=int,

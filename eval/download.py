@@ -79,6 +79,25 @@ def download(archive: Archive, folder: Path, wait: Callable[[float], None] = tim
     return folder
 
 
+def unpacked(data: Path) -> Path:
+    """The folder of a data set: `data`, or what the tar file `data` holds, unpacked once, to `data`.unpacked.
+
+    Raises:
+        SpdError: As `unpack`, or no room.
+    """
+    if not data.is_file():
+        return data
+    folder = data.with_name(f"{data.name}.unpacked")
+    marker, state = folder / _DONE, f"{data.stat().st_size} {data.stat().st_mtime_ns}\n"
+    if not (marker.is_file() and marker.read_text() == state):
+        try:
+            unpack(data, folder)
+            marker.write_text(state)
+        except OSError as error:
+            raise SpdError(f"{folder}: cannot be written ({error}); unpack {data} elsewhere and give that") from error
+    return folder
+
+
 def unpack(path: Path, folder: Path) -> None:
     """Unpack a tar file of plain files and folders; every member is looked at before the first is written.
 
@@ -99,7 +118,9 @@ def unpack(path: Path, folder: Path) -> None:
             for member in members:
                 _write(tar, member, folder / member.name)
     except tarfile.TarError as error:
-        raise SpdError(f"{path}: not a readable tar file ({error}); remove it and download again") from error
+        raise SpdError(
+            f"{path}: not a readable tar file ({error}); download it again, or unpack it yourself"
+        ) from error
 
 
 def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,23 @@ from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from eval.curves import curve
 from eval.datasets import Category, Sample, draw_shots, load_categories
+from eval.download import unpacked
 from eval.features import Extractor
 from eval.figures import write_figures
 from eval.finetune import Training
 from eval.methods import METHODS, Settings
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, Metric, image_metrics, pixel_metrics, undefined
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, Metric, image_metrics, metrics_of_pixels, rank_pixels, undefined
 from eval.protocols import SHOTS, Prediction, Run, check, one_class, read_masks, repetitions
+from eval.ranking import rank
 from eval.results import CELL, Cell, Results, rows_of
 from eval.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
 from eval.two_class import Finetuner
 from spd_weights.files import write_json, write_text
 
 TRAINING_IMAGES = "train.txt"  # in a 2-class cell's folder: one path a line, from the category's folder
-ReadMasks = Callable[[Sequence[Sample], int], np.ndarray | None]
+ReadMasks = Callable[[Sequence[Sample], int, str], np.ndarray | None]
 _PATIENCE = timedelta(days=30)  # that a process waits for those with longer cells; accelerate's default is minutes
 
 
@@ -69,6 +72,8 @@ def evaluate(request: Request) -> bool:
     two_class = any(protocol != "1cls" for protocol in request.protocols)
     training = asdict(request.training) if two_class else {}
     results = Results(request.out, asdict(request.settings), training, request.data)
+    with processes.main_process_first():
+        request = replace(request, data=unpacked(request.data))
     jobs = _jobs(request)
     new = results.uncollected(cell for job in jobs for cell in job)
     jobs = [[cell for cell in job if not results.finished(cell, request.save_maps)] for job in jobs]
@@ -149,15 +154,17 @@ def _measure(job: Sequence[Cell], request: Request, results: Results, masks_of: 
         with results.folder(job[0]) as folder:
             _write_cell(folder, job[0], undefined(names, reason), 0.0, {})
     else:
-        masks = masks_of(category.test, source.image_size)
+        resize = "square" if isinstance(source, Finetuner) else request.settings.resize
+        masks = masks_of(category.test, source.image_size, resize)
         for cell, prediction in _predictions(job, request, progress).items():
             started = time.perf_counter()
-            metrics = _metrics(category, prediction, masks, request.settings.metrics)
+            metrics, curves = _metrics(category, prediction, masks, request.settings.metrics)
             seconds = prediction.seconds + time.perf_counter() - started
             with results.folder(cell) as folder:
-                _write_cell(folder, cell, metrics, seconds, write_figures(folder, category, prediction, masks))
+                figures = write_figures(folder, category, prediction, masks, resize)
+                _write_cell(folder, cell, metrics, seconds, {**figures, "curves": curves})
                 if request.save_maps:
-                    _save_maps(folder / "maps.npz", category, prediction)
+                    _save_maps(folder / "maps.npz", category, prediction, masks)
     bars.remove_task(bar)
 
 
@@ -176,15 +183,22 @@ def _pixel_metrics(kind: str) -> tuple[str, ...]:
     return (*PIXEL_METRICS, *SPOT_DIFF_METRICS) if kind == "spot-diff" else PIXEL_METRICS
 
 
-def _metrics(category: Category, prediction: Prediction, masks: np.ndarray | None, kind: str) -> dict[str, Metric]:
+def _metrics(
+    category: Category, prediction: Prediction, masks: np.ndarray | None, kind: str
+) -> tuple[dict[str, Metric], dict[str, dict[str, list[float]]]]:
+    """All metrics, and the curves of images and pixels where there are any."""
     anomalous = np.array([sample.anomalous for sample in category.test])
     metrics = image_metrics(prediction.scores, anomalous)
+    curves = {"image": curve(rank(prediction.scores[anomalous], prediction.scores[~anomalous]))}
     if prediction.maps is None:
-        return metrics | undefined(_pixel_metrics(kind), "the method scores whole images and gives no map")
+        return metrics | undefined(_pixel_metrics(kind), "the method scores whole images and gives no map"), curves
     if masks is None:
-        return metrics | undefined(_pixel_metrics(kind), "the category has no masks")
-    metrics |= pixel_metrics(prediction.maps, masks)
-    return metrics | spot_diff_metrics(prediction.maps, masks) if kind == "spot-diff" else metrics
+        return metrics | undefined(_pixel_metrics(kind), "the category has no masks"), curves
+    pixels = rank_pixels(prediction.maps, masks)
+    metrics |= metrics_of_pixels(pixels)
+    if pixels.defects and pixels.background:
+        curves["pixel"] = curve(pixels.everywhere())
+    return metrics | spot_diff_metrics(prediction.maps, masks) if kind == "spot-diff" else metrics, curves
 
 
 def _write_cell(folder: Path, cell: Cell, metrics: dict[str, Metric], seconds: float, figures: dict[str, Any]) -> None:
@@ -196,10 +210,21 @@ def _write_cell(folder: Path, cell: Cell, metrics: dict[str, Metric], seconds: f
         )
 
 
-def _save_maps(path: Path, category: Category, prediction: Prediction) -> None:
-    arrays = {"scores": prediction.scores, "images": np.array(_names(category, category.test))}
+def _save_maps(path: Path, category: Category, prediction: Prediction, masks: np.ndarray | None) -> None:
+    """All that the numbers come from. Maps are float16 and divided by `scale` where they would exceed its range."""
+    arrays = {
+        "images": np.array(_names(category, category.test)),
+        "anomalous": np.array([sample.anomalous for sample in category.test]),
+        "scores": prediction.scores,
+    }
     if prediction.maps is not None:
-        arrays["maps"] = prediction.maps
+        scale = max(1.0, *(float(np.abs(one).max()) / np.finfo(np.float16).max for one in prediction.maps))
+        halves = np.empty(prediction.maps.shape, np.float16)
+        for half, one in zip(halves, prediction.maps, strict=True):
+            half[:] = one / scale
+        arrays |= {"maps": halves, "scale": np.array(scale)}
+    if masks is not None:
+        arrays["masks"] = masks
     np.savez_compressed(path, **arrays)
 
 

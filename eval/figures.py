@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from eval import ranking
 from eval.datasets import Category, Sample
-from eval.images import read_image, read_mask
+from eval.images import read_mask, read_photo
 from eval.protocols import Prediction
 
 _LONG_SIDE = 320  # pixels of a figure
@@ -18,7 +18,9 @@ _OUTLINE = (0, 229, 255)
 _COLOURS = np.array([[24, 12, 60], [98, 20, 110], [172, 43, 85], [229, 92, 48], [251, 166, 10], [252, 250, 160]])
 
 
-def write_figures(folder: Path, category: Category, prediction: Prediction, masks: np.ndarray | None) -> dict[str, Any]:
+def write_figures(
+    folder: Path, category: Category, prediction: Prediction, masks: np.ndarray | None, resize: str
+) -> dict[str, Any]:
     """Write photographs and heat maps of the best, median and worst anomaly.
 
     Ranked by the average precision of the anomaly's own map against its mask; by its image score where
@@ -29,6 +31,7 @@ def write_figures(folder: Path, category: Category, prediction: Prediction, mask
         category: The data.
         prediction: Of its test images.
         masks: True defects, bool [N, S, S], or None.
+        resize: What of the photographs the method saw; one of `eval.images.RESIZES`.
 
     Returns:
         JSON-ready: `figures`, `heat_range` (map values at the ends of the colours; None without maps), `ranked_by`,
@@ -49,7 +52,7 @@ def write_figures(folder: Path, category: Category, prediction: Prediction, mask
     for rank, index in chosen.items():
         sample = category.test[index]
         heat = None if ends is None else np.clip((maps[index] - ends[0]) / (ends[1] - ends[0]), 0, 1)
-        width, height = _draw(folder, rank, sample, heat)
+        width, height = _draw(folder, rank, sample, heat, resize)
         figures.append(
             {
                 "rank": rank,
@@ -85,19 +88,16 @@ def _localisation(anomaly_map: np.ndarray, mask: np.ndarray) -> float | None:
     return ranking.average_precision(ranking.rank(anomaly_map[mask], anomaly_map[~mask]))
 
 
-def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray | None) -> tuple[int, int]:
+def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray | None, resize: str) -> tuple[int, int]:
     """Save the photograph with the true outline, and the heat map over it if any; returns the figure's size."""
-    with Image.open(sample.image) as image:
-        scale = _LONG_SIDE / max(image.size)
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-    square = read_image(sample.image, _LONG_SIDE)
-    photo = np.asarray(Image.fromarray(square).resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+    photo = read_photo(sample.image, _LONG_SIDE, resize)
+    size = photo.shape[1::-1]
     pictures = {"photo": photo}
     if heat is not None:
         pictures["heat"] = coloured(photo, heat, size)
     for name, picture in pictures.items():
         if sample.mask:
-            picture = _outlined(picture, read_mask(sample.mask, _LONG_SIDE), size)
+            picture = _outlined(picture, read_mask(sample.mask, _LONG_SIDE, resize), size)
         saved = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
         saved.save(folder / f"{rank}-{name}.jpg", quality=82, optimize=True)
     return size

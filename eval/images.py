@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from spd_weights.errors import SpdError
 
+RESIZES = ("square", "short-crop")
+_SHORT_CROP = 224 / 256
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 
 
@@ -28,15 +30,31 @@ def open_image(path: Path) -> Image.Image:
         raise SpdError(f"{path}: not a readable image ({error}); replace or remove the file") from None
 
 
-def read_image(path: Path, size: int) -> np.ndarray:
+def seen_box(size: tuple[int, int], resize: str) -> tuple[float, float, float, float]:
+    """The part of a picture that is seen: left, top, right and bottom in its pixels.
+
+    Args:
+        size: Width and height of the picture.
+        resize: "square" for all of it, whatever its shape, so that defects near a border stay in view;
+            "short-crop" for a central square of 224 / 256 of the shorter side, which others evaluate.
+    """
+    width, height = size
+    if resize == "square":
+        return 0, 0, width, height
+    side = _SHORT_CROP * min(size)
+    return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+
+
+def read_image(path: Path, size: int, resize: str = "square") -> np.ndarray:
     """Read a photograph, resized to a square.
 
-    No crop: defects near a border stay in view, and masks resized the same way stay aligned. Bicubic with
-    antialiasing, Pillow's, as timm's evaluation transforms do.
+    Masks resized the same way stay aligned. Bicubic with antialiasing, Pillow's, as timm's evaluation
+    transforms do.
 
     Args:
         path: Any 8-bit picture; grey and palette pictures become RGB, an alpha channel is dropped.
         size: Side of the square in pixels.
+        resize: One of `RESIZES`; see `seen_box`.
 
     Returns:
         RGB, uint8, shape [size, size, 3].
@@ -47,10 +65,28 @@ def read_image(path: Path, size: int) -> np.ndarray:
     with open_image(path) as image:
         if image.mode.startswith(("I", "F")):
             raise SpdError(f"{path}: more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-        return np.asarray(_decode(image, path).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        pixels = _decode(image, path).convert("RGB")
+        return np.asarray(pixels.resize((size, size), Image.Resampling.BICUBIC, seen_box(image.size, resize)))
 
 
-def read_mask(path: Path, size: int) -> np.ndarray:
+def read_photo(path: Path, long_side: int, resize: str) -> np.ndarray:
+    """Read what is seen of a photograph in its own shape, to be shown; at most `long_side` pixels a side.
+
+    Returns:
+        RGB in [0, 255], float32, shape [height, width, 3].
+
+    Raises:
+        SpdError: As `read_image`.
+    """
+    with open_image(path) as image:
+        left, top, right, bottom = seen_box(image.size, resize)
+    scale = min(1.0, long_side / max(right - left, bottom - top))
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    square = Image.fromarray(read_image(path, max(size), resize))
+    return np.asarray(square.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+
+
+def read_mask(path: Path, size: int, resize: str = "square") -> np.ndarray:
     """Read a defect mask, resized to a square by nearest neighbour.
 
     Masks hold 0 for background and 255 or a class id (VisA: 1 to 9) elsewhere, so any non-zero is a defect.
@@ -58,9 +94,11 @@ def read_mask(path: Path, size: int) -> np.ndarray:
     Args:
         path: A picture of one or more channels; an alpha channel is ignored.
         size: Side of the square in pixels.
+        resize: One of `RESIZES`; see `seen_box`.
 
     Returns:
-        bool, shape [size, size]. Small defects can vanish when the square is much smaller than the mask.
+        bool, shape [size, size]. Small defects can vanish when the square is much smaller than the mask, and
+        defects near a border when it is a crop.
 
     Raises:
         SpdError: The file is missing, unreadable, or marks no pixel at its own size.
@@ -71,11 +109,14 @@ def read_mask(path: Path, size: int) -> np.ndarray:
     defect = values.reshape(*values.shape[:2], -1)[..., :channels].any(axis=-1)
     if not defect.any():
         raise SpdError(f"{path}: the mask of an anomaly marks no pixel; mend the mask, or list the image as normal")
-    square = Image.fromarray(defect.view(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+    whole = Image.fromarray(defect.view(np.uint8))
+    square = whole.resize((size, size), Image.Resampling.NEAREST, seen_box(whole.size, resize))
     return np.asarray(square).view(bool)
 
 
-def batches(paths: Sequence[Path], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
+def batches(
+    paths: Sequence[Path], size: int, batch_size: int, workers: int, resize: str = "square"
+) -> Iterator[Tensor]:
     """Decode photographs in worker processes, in order.
 
     Yields:
@@ -85,7 +126,7 @@ def batches(paths: Sequence[Path], size: int, batch_size: int, workers: int) -> 
         SpdError: As `read_image`.
     """
     loader = DataLoader(
-        _Squares(paths, size), batch_size=batch_size, num_workers=min(workers, len(paths)), collate_fn=_collate
+        _Squares(paths, size, resize), batch_size=batch_size, num_workers=min(workers, len(paths)), collate_fn=_collate
     )
     for batch in loader:
         if isinstance(batch, SpdError):
@@ -94,15 +135,16 @@ def batches(paths: Sequence[Path], size: int, batch_size: int, workers: int) -> 
 
 
 class _Squares(Dataset[Tensor | SpdError]):
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
-        self._paths, self._size = paths, size
+    def __init__(self, paths: Sequence[Path], size: int, resize: str) -> None:
+        self._paths, self._size, self._resize = paths, size, resize
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Tensor | SpdError:
         try:
-            return torch.from_numpy(read_image(self._paths[index], self._size).transpose(2, 0, 1).copy())
+            pixels = read_image(self._paths[index], self._size, self._resize)
+            return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
         except SpdError as error:  # raised inside a worker it would arrive wrapped in a traceback
             return error
 

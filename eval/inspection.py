@@ -15,9 +15,10 @@ from PIL import Image
 
 from eval.datasets import IMAGE_SUFFIXES, load_categories
 from eval.detector import load_detector, save_detector
+from eval.download import unpacked
 from eval.features import Extractor
 from eval.figures import coloured
-from eval.images import open_image, read_image
+from eval.images import read_image, read_photo
 from eval.methods import METHODS, Settings
 from eval.protocols import check_training, feature_maps, not_finite
 from eval.scratch import scratch
@@ -52,7 +53,7 @@ def fit(
     Raises:
         SpdError: As `load_categories`, `Extractor`, `check_training` and `save_detector`.
     """
-    found = load_categories(data, "1cls", [category])
+    found = load_categories(unpacked(data), "1cls", [category])
     if len(found) > 1:
         raise SpdError(f"{data}: {category} is in {len(found)} data sets; name one as <data set>/{category}")
     (chosen,) = found
@@ -62,10 +63,10 @@ def fit(
     scores, levels = [], []
     started = time.perf_counter()
     try:
-        for _, maps in feature_maps(chosen.train, "train", extractor, settings.image_size, workers, _quiet):
+        for _, maps in feature_maps(chosen.train, "train", extractor, settings, workers, _quiet):
             detector.update(maps)
         detector.fit()
-        for _, maps in feature_maps(chosen.train, "score", extractor, settings.image_size, workers, _quiet):
+        for _, maps in feature_maps(chosen.train, "score", extractor, settings, workers, _quiet):
             score, heat = detector.score(maps)
             scores += score.tolist()
             levels += [] if heat is None else [heat[:, ::4, ::4].flatten().cpu()]
@@ -114,12 +115,12 @@ def predict(path: Path, images: Sequence[Path], out: Path, weights: str | None =
     """
     files = _photographs(images)
     detector, extractor, about = load_detector(path, weights)
-    size = about["settings"]["image_size"]
+    size, resize = about["settings"]["image_size"], about["settings"]["resize"]
     rows, heats = [], None
     for index, file in enumerate(files):
         started = time.perf_counter()
         try:
-            pixels = torch.from_numpy(read_image(file, size).transpose(2, 0, 1).copy())[None]
+            pixels = torch.from_numpy(read_image(file, size, resize).transpose(2, 0, 1).copy())[None]
         except SpdError as error:
             rows.append({"image": str(file), "score": None, "error": str(error)})
             continue
@@ -181,11 +182,8 @@ def _draw(
             copies += 1
             name = f"{files[index].stem}-{copies}"
         taken.add(name)
-        with open_image(files[index]) as image:
-            scale = min(1, _LONG_SIDE / max(image.size))
-            size = tuple(max(1, round(side * scale)) for side in image.size)
-        square = Image.fromarray(read_image(files[index], max(size)))
-        photo = np.asarray(square.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
+        photo = read_photo(files[index], _LONG_SIDE, about["settings"]["resize"])
+        size = photo.shape[1::-1]
         picture = coloured(photo, np.clip((heats[index] - low) / (high - low), 0, 1), size)
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(out / f"{name}-heat.png")
         rows[index]["heat"] = f"{name}-heat.png"

@@ -16,6 +16,7 @@ class Settings:
     """What changes the numbers besides the data, the weights and the run."""
 
     image_size: int = 224
+    resize: str = "square"  # one of `eval.images.RESIZES`
     feature_precision: str = "fp32"  # one of `eval.features.FEATURE_PRECISIONS`
     padim_dims: int | None = None
     padim_covariance: str = "full"

@@ -77,12 +77,17 @@ def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
     Returns:
         As `metrics_of_pixels`.
     """
+    return metrics_of_pixels(rank_pixels(maps, masks))
+
+
+def rank_pixels(maps: np.ndarray, masks: np.ndarray) -> PixelRanking:
+    """Rank all pixels; arguments as of `pixel_metrics`."""
     pixels = PixelRanking()
     for anomaly_map, mask in zip(maps, masks, strict=True):
         pixels.add_defects(anomaly_map, mask)
     for anomaly_map, mask in zip(maps, masks, strict=True):
         pixels.add_background(anomaly_map, mask)
-    return metrics_of_pixels(pixels)
+    return pixels
 
 
 def metrics_of_pixels(pixels: PixelRanking) -> dict[str, Metric]:

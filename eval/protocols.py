@@ -130,7 +130,7 @@ def check_training(category: Category, protocol: str) -> None:
         )
 
 
-def read_masks(samples: Sequence[Sample], image_size: int) -> np.ndarray | None:
+def read_masks(samples: Sequence[Sample], image_size: int, resize: str = "square") -> np.ndarray | None:
     """The true defects of some images.
 
     Returns:
@@ -144,7 +144,7 @@ def read_masks(samples: Sequence[Sample], image_size: int) -> np.ndarray | None:
     masks = np.zeros((len(samples), image_size, image_size), dtype=bool)
     for mask, sample in zip(masks, samples, strict=True):
         if sample.mask:
-            mask[:] = read_mask(sample.mask, image_size)
+            mask[:] = read_mask(sample.mask, image_size, resize)
     return masks
 
 
@@ -175,12 +175,12 @@ def one_class(
     fits = _fits(runs, settings, len(category.train))
     started = time.perf_counter()
     try:
-        for _, maps in feature_maps(category.train, "train", extractor, settings.image_size, workers, progress):
+        for _, maps in feature_maps(category.train, "train", extractor, settings, workers, progress):
             _update(fits, extractor, maps)
         for fit in fits.values():
             with fit.timed():
                 fit.detector.fit()
-        for done, maps in feature_maps(category.test, "test", extractor, settings.image_size, workers, progress):
+        for done, maps in feature_maps(category.test, "test", extractor, settings, workers, progress):
             for fit in fits.values():
                 with fit.timed():
                     fit.score(extractor.select(maps, fit.reductions), done, len(category.test))
@@ -216,13 +216,14 @@ def feature_maps(
     samples: Sequence[Sample],
     stage: str,
     extractor: Extractor,
-    image_size: int,
+    settings: Settings,
     workers: int,
     progress: Progress,
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """Feature maps batch by batch, with the number of images before them."""
     done = 0
-    for images in batches([sample.image for sample in samples], image_size, extractor.batch_size, workers):
+    paths = [sample.image for sample in samples]
+    for images in batches(paths, settings.image_size, extractor.batch_size, workers, settings.resize):
         yield done, extractor(images)
         done += len(images)
         progress(stage, done, len(samples))

@@ -9,6 +9,7 @@ from string import Template
 from typing import Any
 
 from eval.compare import COMPARISON, compare
+from eval.curves import curve_plots
 from eval.html_tables import comparison_table, published_table, results_table
 from eval.results import CELL, cell_folder, read_results
 from eval.tables import Table, short_names, tables
@@ -17,13 +18,17 @@ from spd_weights.files import read_json, write_text
 
 _HERE = Path(__file__).parent
 _HOW = (
-    "Images and masks are resized to one square ({image_size} px; bicubic with antialiasing, nearest for "
-    "masks), nothing is cropped. Pixel metrics are computed at that size over all test images, normal ones "
-    "included. AP is average precision; the trapezoid under the same curve, which VisA's authors report, is in "
-    "results.json too. AUPRO: 8-connected defect regions, false positive rate up to 0.3. "
+    "{seen} one square ({image_size} px; bicubic with antialiasing, nearest for masks). Pixel metrics are computed "
+    "at that size over all test images, normal ones included. AP is average precision; the trapezoid under the same "
+    "curve, which VisA's authors report, is in results.json too. AUPRO: 8-connected defect regions, false positive "
+    "rate up to 0.3. "
     "PaDiM: maps smoothed with a Gaussian of sigma 4 px, image score is the map's maximum. Means are over "
     "the categories in which every weight has the metric."
 )
+_SEEN = {
+    "square": "Images and masks are resized, without a crop, to",
+    "short-crop": "A central square of 7/8 of the shorter side is cut from images and masks, and resized to",
+}
 _HOW_TWO_CLASS = (
     " The 2-class methods see {classifier_size} px (classifier) and {unet_size} px (U-Net, whose image score is its "
     "map's maximum), and are trained for {epochs} epochs, at least {min_steps} steps, of batches of {batch_size} at a "
@@ -73,7 +78,7 @@ def _baseline(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _category(folder: Path, table: Table, category: str, names: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
-    columns = []
+    columns, curves = [], {}
     for weights in table.weights:
         seeds = [
             row["seed"]
@@ -86,16 +91,17 @@ def _category(folder: Path, table: Table, category: str, names: dict[str, str], 
         key = {"weights": weights, "dataset": table.dataset, "category": category}
         key |= {"protocol": table.protocol, "method": table.method, "seed": min(seeds)}
         cell = cell_folder(folder, key)
-        shown = _cell(cell) if (cell / CELL).is_file() else '<p class="soft">Figures were not kept.</p>'
+        content = read_json(cell / CELL) if (cell / CELL).is_file() else {}
+        curves[names[weights]] = content.get("curves", {})
+        shown = _cell(cell, content) if content else '<p class="soft">Figures were not kept.</p>'
         columns.append(f'<section class="weight"><h4>{escape(names[weights])}</h4>{shown}</section>')
     return (
         f"<details open><summary><h3>{escape(category)}</h3></summary>"
-        f'<div><div class="columns">{"".join(columns)}</div></div></details>'
+        f'<div>{curve_plots(curves)}<div class="columns">{"".join(columns)}</div></div></details>'
     )
 
 
-def _cell(cell: Path) -> str:
-    content = read_json(cell / CELL)
+def _cell(cell: Path, content: dict[str, Any]) -> str:
     if "figures" not in content:  # nothing was measured
         return f'<p class="soft">{escape(content["rows"][0]["reason"])}</p>'
     colours = ""
@@ -165,7 +171,8 @@ def _measured(results: dict[str, Any], names: dict[str, str]) -> str:
             f"<td>{digest[:16] if digest else 'none: no file'}</td>"
             f"<td>{sum(cells.values()):.0f} s for {len(cells)} on {escape(about.get('device', '?'))}</td></tr>"
         )
-    how = _HOW.format(**config) + (_HOW_TWO_CLASS.format(**config) if "unet_size" in config else "")
+    how = _HOW.format(seen=_SEEN[config.get("resize", "square")], **config)
+    how += _HOW_TWO_CLASS.format(**config) if "unet_size" in config else ""
     machine = escape(json.dumps({"config": config, "environment": results["environment"]}, indent=2))
     return f"""<h2>How this was measured</h2>
 <p>{escape(how)}</p>

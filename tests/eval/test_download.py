@@ -12,7 +12,7 @@ import pytest
 
 import eval.download
 from eval.__main__ import main
-from eval.download import ARCHIVES, URL_VARIABLE, Archive, download, unpack
+from eval.download import ARCHIVES, URL_VARIABLE, Archive, download, unpack, unpacked
 from spd_weights.errors import SpdError
 
 FILES = {
@@ -233,3 +233,18 @@ def test_command_refuses_what_is_not_visa(server, tmp_path, capsys, monkeypatch)
     assert main(["download", "visa", "--to", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"ready: {tmp_path}\n"
     assert ARCHIVES["visa"] is known
+
+
+def test_tar_as_data_is_unpacked_once(tmp_path):
+    path = tmp_path / "VisA.tar"
+    path.write_bytes(CONTENT)
+    folder = unpacked(path)
+    image = folder / "candle/Data/Images/Normal/0000.JPG"
+    assert image.stat().st_size == 3_000_000
+    written = image.stat().st_mtime_ns
+    assert unpacked(path) == folder
+    assert image.stat().st_mtime_ns == written
+    assert unpacked(folder) == folder
+    path.write_bytes(b"no archive")
+    with pytest.raises(SpdError, match=r"VisA\.tar: not a readable tar file"):
+        unpacked(path)

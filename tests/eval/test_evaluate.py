@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 import eval.evaluate as evaluation
 from eval.evaluate import Request, evaluate
@@ -62,6 +65,37 @@ def test_image_and_mask_keep_the_same_place(tile):
         assert edges == pytest.approx(expected, abs=0.015)
 
 
+@pytest.mark.parametrize("resize", ["square", "short-crop"])
+@pytest.mark.parametrize(
+    "size",
+    [(1284, 1168), (1500, 1000), (1274, 1176), (1342, 1118), (1404, 1070), (1562, 960), (1358, 1104), (1300, 1154)],
+)
+def test_defect_of_a_visa_sized_picture_lands_where_it_should(tmp_path, size, resize):
+    width, height = size
+    left, right, top, bottom = 0.4 * width, 0.55 * width, 0.3 * height, 0.6 * height
+    pixels = np.zeros((height, width), np.uint8)
+    pixels[round(top) : round(bottom), round(left) : round(right)] = 255
+    path = tmp_path / "defect.bmp"
+    Image.fromarray(pixels).save(path)
+    seen = (width, height) if resize == "square" else (min(size) * 224 / 256,) * 2
+    sides = ((left, width, seen[0]), (right, width, seen[0]), (top, height, seen[1]), (bottom, height, seen[1]))
+    expected = [(end - (whole - part) / 2) / part for end, whole, part in sides]
+    for found in (read_image(path, 224, resize)[..., 0] > 127, read_mask(path, 224, resize)):
+        ys, xs = np.nonzero(found)
+        edges = np.array([xs.min(), xs.max() + 1, ys.min(), ys.max() + 1]) / 224
+        np.testing.assert_allclose(edges, expected, atol=1 / 224)
+
+
+def test_short_crop_is_resize_and_centre_crop(tmp_path):
+    path = tmp_path / "smooth.bmp"
+    ys, xs = np.mgrid[0:96, 0:150]
+    Image.fromarray((127 + 60 * np.sin(xs / 9) + 60 * np.cos(ys / 7)).astype(np.uint8)).save(path)
+    with Image.open(path) as picture:
+        resized = picture.convert("RGB").resize((400, 256), Image.Resampling.BICUBIC)
+    expected = np.asarray(resized.crop((88, 16, 312, 240)), np.int16)
+    assert np.abs(read_image(path, 224, "short-crop") - expected).max() <= 2
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_keep_the_order(tile, workers):
     paths = sorted((tile / "train" / "good").iterdir())
@@ -98,6 +132,28 @@ def test_defect_lands_where_it_is(tile, tmp_path):
             y, x = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
             assert left / SIZE[0] - 0.06 < x / 64 < right / SIZE[0] + 0.06
             assert top / SIZE[1] - 0.06 < y / 64 < bottom / SIZE[1] + 0.06
+
+
+def test_saved_maps_give_the_numbers_again(tile, tmp_path):
+    evaluate(request(tile, tmp_path / "out", save_maps=True))
+    saved = np.load(next((tmp_path / "out").rglob("maps.npz")))
+    assert saved["maps"].dtype == np.float16
+    found, pixels = values(tmp_path / "out"), (saved["masks"].ravel(), saved["maps"].astype(np.float32).ravel())
+    assert found["image_auroc"] == roc_auc_score(saved["anomalous"], saved["scores"])
+    assert found["image_aupr"] == pytest.approx(average_precision_score(saved["anomalous"], saved["scores"]))
+    assert found["pixel_auroc"] == pytest.approx(roc_auc_score(*pixels), abs=1e-4)
+    assert found["pixel_aupr"] == pytest.approx(average_precision_score(*pixels), abs=1e-3)
+    assert len(saved["images"]) == len(saved["scores"]) == 8
+
+
+def test_short_crop_end_to_end(tile, tmp_path):
+    evaluate(request(tile, tmp_path / "out", settings=replace(SMALL, resize="short-crop")))
+    cropped = values(tmp_path / "out")
+    evaluate(request(tile, tmp_path / "other"))
+    assert cropped != values(tmp_path / "other")
+    assert cropped["image_auroc"] == 1.0
+    sizes = {Image.open(path).size for path in (tmp_path / "out").rglob("*-photo.jpg")}
+    assert {width / height for width, height in sizes} == {1}
 
 
 def test_swapped_labels_show(tile, tmp_path):

@@ -61,6 +61,21 @@ def test_page_fits_asks_for_nothing_and_says_nothing(browser, page, size, dark):
     assert abs(brightness[0] - brightness[1]) > 400
 
 
+def test_curves_of_all_weights_are_drawn(browser, page):
+    browser.open(page, *SIZES["phone"])
+    plots = browser.value("[...document.querySelectorAll('.curves svg')].map(e => e.getAttribute('aria-label'))")
+    assert f"ROC curve of images: {', '.join(WEIGHTS)}" in plots
+    assert f"precision-recall curve of pixels: {', '.join(WEIGHTS)}" in plots
+    inside = "[...document.querySelectorAll('.curves svg')].every(s => [...s.querySelectorAll('path')].every(p => {"
+    inside += "const b = p.getBBox(), v = s.viewBox.baseVal;"
+    inside += "return b.x >= 0 && b.y >= 0 && b.x + b.width <= v.width && b.y + b.height <= v.height}))"
+    assert browser.value(inside)
+    lines = "[...document.querySelector('.curves svg').querySelectorAll('.w0, .w1')]"
+    strokes = browser.value(f"{lines}.map(p => getComputedStyle(p).stroke)")
+    assert len(strokes) == 2
+    assert strokes[0] != strokes[1]
+
+
 def test_only_decided_differences_are_marked(browser, page):
     browser.open(page, *SIZES["desktop"])
     marked = browser.value("[...document.querySelectorAll('tfoot .better, tfoot .worse')].map(e => e.textContent)")
