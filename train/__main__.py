@@ -1,20 +1,24 @@
 """`python -m train RECIPE …`, or through `accelerate launch -m train RECIPE …`."""
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import tyro
 
 from spd_weights.errors import SpdError
 from train.config import RECIPES, to_json
+from train.report import write_report
 from train.stopping import INTERRUPTED, Stopped
 
 _DESCRIPTION = """Pre-train a backbone, with or without SPot-the-Difference.
 
   python -m train simsiam --data.train photos/ --out runs/mine --model.arch resnet18
   accelerate launch --multi_gpu -m train simsiam --data.train hf:ILSVRC/imagenet-1k --out runs/in1k
+  python -m train report runs/mine         draws the run's curves into runs/mine/report.html
 
 The same command again goes on where the run was interrupted. RECIPE --help explains every option.
 SIGTERM, SIGUSR1, Ctrl-C and --max-hours finish the step and save. Exit codes: 0 done, 2 something to mend (the
@@ -30,7 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments[:1] == ["report"]:
+            return _report(arguments[1:])
         config = tyro.extras.subcommand_cli_from_dict(
             RECIPES,
             prog="python -m train",
@@ -67,6 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     if _first():
         print(f"exported {export}\nload it with timm.create_model('local-dir:{export}', pretrained=True)")
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m train report", description="Draw a run's curves into report.html.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, finished or not")
+    print(write_report(parser.parse_args(arguments).run))
     return 0
 
 
