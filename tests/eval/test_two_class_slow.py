@@ -2,11 +2,11 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from eval.evaluate import Request, evaluate
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 OPTIONS = [
     "--weights", "random:test_resnet", "random:test_efficientnet", "--seeds", "2",
     "--protocol", "1cls", "2cls_5shot", "--method", "knn", "classifier", "unet",
-    "--classifier-size", "32", "--unet-size", "32", "--epochs", "1", "--min-steps", "3", "--workers", "0",
+    "--classifier-size", "32", "--unet-size", "32", "--epochs", "1", "--min-steps", "6", "--workers", "0",
 ]  # fmt: skip
 CELLS = 2 * (1 + 2 * 2)  # weights, each with knn, and with two methods and two seeds
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -32,12 +32,10 @@ def rows(out):
 
 
 def start(data, out, *launcher):
-    """`python -m eval` in a process group of its own, or the processes that a launcher makes of it."""
+    """`python -m eval` as a process, or the processes that a launcher makes of it."""
     command = [sys.executable, *launcher, "-m", "eval", "--data", str(data), "--out", str(out), *OPTIONS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -73,7 +71,8 @@ def test_killed_processes_go_on_where_they_were(data, alone, tmp_path):
     deadline = time.monotonic() + 200
     while len(list(out.rglob("cell.json"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    for victim in [*psutil.Process(process.pid).children(recursive=True), process]:
+        victim.kill()
     process.communicate()
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("cell.json")}
     assert 4 <= len(kept) < CELLS
