@@ -24,9 +24,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Training:
     """How the 2-class methods train.
 
-    From VisA's authors: U-Net inputs of 800 pixels if possible, batches of 8, horizontal flips with probability
-    one half as the only augmentation, the backbone trained along (sections 3.4 and 5 of the paper and their
-    answers to readers). The rest they leave open; it is our choice, made without looking at test images:
+    From VisA's authors (the paper's protocols, and their answers in issue 8 of github.com/amazon-science/spot-diff):
+    the backbone fine-tuned, U-Net inputs of 800 pixels if possible, batches of 8, horizontal flips with probability
+    one half and no other augmentation. The rest is our choice, made without looking at test images:
 
     Attributes:
         classifier_size: Side of the classifier's square images in pixels; 224, what most backbones know.

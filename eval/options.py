@@ -64,7 +64,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the options that change how the 2-class methods train, fields of `Training` with its defaults."""
     defaults = Training()
     group = parser.add_argument_group(
-        "2-class protocols", "a fixed length, and the last weights: no test image decides"
+        "2-class protocols", "image sizes of their own; a fixed length, and the last weights: no test image decides"
     )
     for name, parse, metavar, meaning in (
         ("classifier-size", positive, "PX", "side of the classifier's square images"),
