@@ -133,6 +133,7 @@ def _list(_: argparse.Namespace) -> None:
     for row in load_catalog().values():
         measured = [
             f"{entry['dataset']} {entry['protocol']} {entry['method']} {entry['metric']} {entry['value']:.3f}"
+            + (f" ± {entry['spread']:.3f}" if entry["spread"] is not None else "")
             for entry in row.results or []
         ]
         lines = measured or ["not measured"]

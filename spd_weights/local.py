@@ -12,7 +12,7 @@ _LOCAL = "local-dir:"
 
 
 def create_model(name: str, pretrained: bool = True, **options: Any) -> nn.Module:
-    """Call `timm.create_model`, but let `local-dir:` read safetensors before timm 1.0.26, too.
+    """Call `timm.create_model`, but let `local-dir:` take ~, and read safetensors before timm 1.0.26, too.
 
     Args:
         name: Whatever timm takes: a model name, hf-hub:owner/name, local-dir:folder.
@@ -22,8 +22,10 @@ def create_model(name: str, pretrained: bool = True, **options: Any) -> nn.Modul
     Raises:
         Exception: Whatever timm, the Hub's client and safetensors raise.
     """
-    file = Path(name.removeprefix(_LOCAL)).expanduser() / WEIGHTS
-    if name.startswith(_LOCAL) and pretrained and file.is_file():
-        options["pretrained_cfg_overlay"] = {"source": "", "file": str(file)}
+    if name.startswith(_LOCAL):
+        folder = Path(name.removeprefix(_LOCAL)).expanduser()
+        name = f"{_LOCAL}{folder}"
+        if pretrained and (folder / WEIGHTS).is_file():
+            options["pretrained_cfg_overlay"] = {"source": "", "file": str(folder / WEIGHTS)}
     model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     return model

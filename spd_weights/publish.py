@@ -2,6 +2,7 @@
 
 import re
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,8 @@ def publish(
     if tag is not None and (not _TAG.fullmatch(tag) or tag == "main" or re.fullmatch(r"[0-9a-f]{40}", tag)):
         raise SpdError(f"'{shown(tag)}' cannot be a tag; take a name such as v1, of letters, digits, dot and hyphen")
     config = check_export(directory)
+    if "vit" in repo_id.lower() and "vit" not in config["architecture"]:
+        warnings.warn(f"anomalib takes {repo_id} for a vision transformer, because of the letters vit", stacklevel=2)
     files = contents(directory, repo=repo_id, licence=licence, data_licence=data_licence)
     api = HfApi(library_name="spd-weights")
     with explained(repo_id):
