@@ -198,7 +198,8 @@ class CheckpointConfig:
     """What survives a crash."""
 
     every: int | None = None
-    """Steps between checkpoints, besides the one at the end of each epoch."""
+    """Steps between checkpoints, besides those at the ends of epochs, which are left out where they would take
+    more than 1 % of the time."""
     keep: int = 2
     """How many of the newest checkpoints stay."""
     milestone_epochs: int | None = None

@@ -1,5 +1,6 @@
 """The training loop. From here a step is two hops deep: the views, and the method's forward."""
 
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from train.setup import Run, begin
 from train.stopping import Stopped, StopRequest, verdict
 from train.validate import open_validation, validate
 from train.views import ViewMaker
+
+_LEAST_INTERVAL = 100  # times a save's own duration, between the ends of epochs at which one is made
 
 
 def pretrain(config: Config) -> Path:
@@ -74,7 +77,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
 
             guard.before_step()
             out = forward_backward(run, make_views, batch)
-            loss, gradient_norm, stopping = _agree(run, out["loss"], stop)
+            loss, gradient_norm, stopping, save_is_cheap = _agree(run, out["loss"], stop)
             if guard.accepts(loss, gradient_norm):
                 run.optimizer.step()
             else:
@@ -94,7 +97,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
                 bar.message(f"step {done}: " + ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
                 if log:
                     log.write(step=done, **measured)
-            if stopping or guard.hopeless or _checkpoint_due(done, run):
+            if stopping or guard.hopeless or _checkpoint_due(done, run, save_is_cheap):
                 run.progress["seconds"] += clock.lap()
                 _save(run, done)
             _end_early(run, done, guard, stopping)
@@ -116,8 +119,9 @@ def forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str,
 
 
 @torch.no_grad()
-def _agree(run: Run, loss: Tensor, stop: StopRequest) -> tuple[float, float, tuple[str, int] | None]:
-    """The step's loss and gradient norm over all processes, and whether one of them was told to stop.
+def _agree(run: Run, loss: Tensor, stop: StopRequest) -> tuple[float, float, tuple[str, int] | None, bool]:
+    """Over all processes: the step's loss, its gradient's norm, why to stop, and whether saving would cost
+    less than 1 % of the time since the last save.
 
     One small reduction, read at once: what follows has to be decided alike everywhere.
     """
@@ -126,10 +130,11 @@ def _agree(run: Run, loss: Tensor, stop: StopRequest) -> tuple[float, float, tup
     norm = torch.nn.utils.get_total_norm(gradients).float()
     if accelerator.scaler is not None:  # fp16: gradients that overflow are its own business
         norm = torch.zeros_like(norm)
-    votes = torch.tensor(stop.votes(), device=loss.device)
+    expensive = time.monotonic() - run.saved_at < _LEAST_INTERVAL * run.save_seconds  # of the process that saves
+    votes = torch.tensor([*stop.votes(), float(expensive)], device=loss.device)
     everyones = accelerator.reduce(torch.cat([loss.detach().float()[None], norm[None], votes]), "mean")
-    loss_mean, gradient_norm, *votes = everyones.tolist()
-    return loss_mean, gradient_norm, verdict(votes)
+    loss_mean, gradient_norm, *votes, expensive = everyones.tolist()
+    return loss_mean, gradient_norm, verdict(votes), not expensive
 
 
 def _end_early(run: Run, done: int, guard: LossGuard, stopping: tuple[str, int] | None) -> None:
@@ -177,9 +182,14 @@ def _report_bad_images(batch: Batch, run: Run, bar: Bar) -> None:
         )
 
 
-def _checkpoint_due(done: int, run: Run) -> bool:
-    every = run.config.checkpoint.every
-    return _epoch_ends(done, run) or (every is not None and done % every == 0)
+def _checkpoint_due(done: int, run: Run, save_is_cheap: bool) -> bool:
+    asked, epochs = run.config.checkpoint, done / run.schedule.steps_per_epoch
+    return (
+        done == run.steps
+        or (asked.every is not None and done % asked.every == 0)
+        or (asked.milestone_epochs is not None and epochs % asked.milestone_epochs == 0)
+        or (save_is_cheap and epochs.is_integer())
+    )
 
 
 def _probe_due(done: int, run: Run) -> bool:
@@ -189,13 +199,9 @@ def _probe_due(done: int, run: Run) -> bool:
     return done == run.steps or (rest == 0 and epoch % run.config.probe.every == 0)
 
 
-def _epoch_ends(done: int, run: Run) -> bool:
-    return done % run.schedule.steps_per_epoch == 0 or done == run.steps
-
-
 def _save(run: Run, done: int) -> None:
     """Save on the first process; where that fails, end on all of them."""
-    failure, config = "", run.config
+    failure, config, begun = "", run.config, time.monotonic()
     if run.accelerator.scaler is not None:
         run.progress["scaler"] = run.accelerator.scaler.state_dict()
     if run.accelerator.is_main_process:
@@ -210,6 +216,8 @@ def _save(run: Run, done: int) -> None:
             )
         except SpdError as error:
             failure = str(error)
+        run.saved_at = time.monotonic()
+        run.save_seconds = run.saved_at - begun
     failed = torch.tensor(float(bool(failure)), device=run.accelerator.device)
     if run.accelerator.reduce(failed, "sum").item():
         raise SpdError(failure or "the first process could not save")

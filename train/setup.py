@@ -67,6 +67,10 @@ class Run:
     """Steps done before this process began."""
     progress: dict[str, Any]
     """JSON-ready: training seconds, unreadable images, last metrics."""
+    saved_at: float = 0.0
+    """When this process last saved, by the monotonic clock."""
+    save_seconds: float = 0.0
+    """How long that took."""
 
 
 def begin(config: Config) -> Run:
