@@ -1,0 +1,87 @@
+"""Reading shards against reading files: images/s of one core, and what an epoch reads. `python -m tests.bench.shards`
+
+Photographs of ImageNet's usual size (500 × 375 px) are rendered, decoded and cropped to two views of 224 px, from a
+folder and from parquet with row groups of 100, and the bytes that four workers of two processes read are counted.
+"""
+
+import io
+import tempfile
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.train.helpers import small_config
+from train.config import DataConfig
+from train.data import Crops, Schedule
+from train.sources import open_images
+
+IMAGES, BATCH = 800, 16
+
+
+def write(folder: Path) -> tuple[Path, Path]:
+    """The same images as files and as shards."""
+    files, shards = folder / "files", folder / "shards"
+    files.mkdir()
+    shards.mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for i in range(IMAGES):
+        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        image = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC), np.int16)
+        image = Image.fromarray((image + rng.normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=90)
+        (files / f"{i:04d}.jpg").write_bytes(buffer.getvalue())
+        rows.append({"bytes": buffer.getvalue(), "path": f"{i:04d}.jpg"})
+    table = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))
+    for shard in range(2):
+        part = table.shard(2, shard).with_format("arrow")[:]
+        pq.write_table(part, shards / f"train-{shard}.parquet", row_group_size=100)
+    return files, shards
+
+
+def images_per_second(source: Path) -> float:
+    """Of this process, which does all the work itself, over an epoch after the first batches."""
+    config = small_config(source, source, data=DataConfig(train=str(source), image_size=224))
+    table = open_images(str(source))
+    schedule = (
+        Schedule(table.counts, BATCH, 0, strands=table.strands(BATCH))
+        if hasattr(table, "counts")
+        else Schedule(IMAGES, BATCH, 0)
+    )
+    crops, begun = Crops(table, config), 0.0
+    for step, keys in enumerate(schedule.batches(0, schedule.steps_per_epoch)):
+        if step == 2:
+            begun = time.perf_counter()
+        crops.__getitems__(keys)
+    return (schedule.steps_per_epoch - 2) * BATCH / (time.perf_counter() - begun)
+
+
+def groups_read(source: Path, processes: int = 2, workers: int = 4) -> float:
+    """How often an epoch reads a row group, over all workers of all processes."""
+    table, read = open_images(str(source)), set()
+    for rank in range(processes):
+        schedule = Schedule(table.counts, BATCH, 0, rank, processes, strands=table.strands(BATCH))
+        for keys in schedule.batches(0, schedule.steps_per_epoch):
+            for place, (_, index) in enumerate(keys):
+                group = int(np.searchsorted(table.ends, index, side="right"))
+                read.add((rank, place * workers // len(keys), group))
+    return len(read) / len(table.counts)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        files, shards = write(Path(folder))
+        size = sum(path.stat().st_size for path in files.iterdir()) / IMAGES
+        rates = [images_per_second(source) for source in (files, shards, files, shards)]
+        a, b = max(rates[::2]), max(rates[1::2])
+        print(f"images of {size / 1000:.0f} kB; a core: {a:.0f} images/s from files, {b:.0f} from shards")
+        print(f"ratio {b / a:.2f}")
+        print(f"8 workers read each of the {IMAGES // 100} row groups {groups_read(shards):.1f} times an epoch")
+
+
+if __name__ == "__main__":
+    main()
