@@ -10,7 +10,7 @@ from spd_weights import cards, results
 from spd_weights.catalog import Row, card_folder, load_catalog
 from spd_weights.errors import SpdError
 from spd_weights.export import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, keys_digest
-from spd_weights.files import digest_of, read_json, replacing, sha256
+from spd_weights.files import digest_of, json_text, read_json, replacing, sha256
 
 # Names of files to their contents, on disk or made here.
 Contents = Mapping[str, Path | bytes]
@@ -76,7 +76,8 @@ def row(files: Contents, name: str | None = None, **where: Any) -> Row:
     """
     training, config = _read(files[TRAINING]), _read(files[CONFIG])
     measured = _read(files[RESULTS]) if RESULTS in files else None
-    digest, weights = digest_of(files[WEIGHTS]), files[WEIGHTS]
+    weights = Path(str(files[WEIGHTS]))
+    digest = sha256(weights)
     name = name or f"{training['architecture']}_spd.{cards.tag(training)}"
     counterpart = f"{name}_eta0"
     values = {
@@ -88,10 +89,10 @@ def row(files: Contents, name: str | None = None, **where: Any) -> Row:
         "recipe": training["method"],
         "repo": None,
         "revision": None,
-        "bytes": len(weights) if isinstance(weights, bytes) else weights.stat().st_size,
+        "bytes": weights.stat().st_size,
         "sha256": digest,
         "config_sha256": digest_of(files[CONFIG]),
-        "keys_sha256": keys_digest(Path(str(files[WEIGHTS]))),
+        "keys_sha256": keys_digest(weights),
         "golden": config["spd"]["golden"],
         "results": [entry for entry in results.summarise(measured, digest) if entry.pop("reason") is None] or None,
         "licence": training.get("licence"),
@@ -148,7 +149,7 @@ def _provenance(path: Path) -> dict[str, Any]:
 
 
 def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return json_text(value).encode()
 
 
 def _read(content: Path | bytes) -> dict[str, Any]:

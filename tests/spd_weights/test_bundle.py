@@ -101,7 +101,10 @@ def test_only_what_was_measured_with_the_bundled_file_is_its_result(
 
 
 def test_cards_in_a_clone_are_what_their_sources_render(export: Path, clone: Path) -> None:
+    (export / "preview.png").write_bytes(b"a picture")
     bundle(export)
+    assert (clone / "model_cards" / _NAME / "preview.png").read_bytes() == b"a picture"
+    assert "](preview.png)" in (clone / "model_cards" / _NAME / "README.md").read_text()
     assert cards_that_differ() == []
     before = _files(clone)
     for path in (clone / "model_cards" / _NAME / "README.md", clone / "package" / "bundled" / _NAME / "README.md"):
