@@ -1,96 +1,84 @@
 """Batched image operations with per-sample parameters, on whatever device the images are on.
 
 Images are float tensors of shape (B, 3, S, S) with values in [0, 1]; parameters have shape (B,) or
-(B, n). Crops, flips and blurs are separable linear maps, so each is one row matrix and one column
-matrix a sample: they compose by matrix product and cost two batched matrix products an image,
-whatever the kernel size.
+(B, n). Which samples an operation touches is decided from parameters on the CPU, so that a GPU never
+has to be waited for. On a CPU a pass over the pixels costs little, but comparing pixels, and choosing
+by the outcome, ten times as much: no operation here does either.
 """
 
 import itertools
+import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from train.randomness import between
 
-_JITTER_ORDERS = torch.tensor(list(itertools.permutations(range(4))))
+JITTER_ORDERS = list(itertools.permutations(range(4)))
+"""The 24 orders of brightness (0), contrast (1), saturation (2) and hue (3)."""
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in Pillow and torchvision
 
 
-def separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Apply a linear map along the rows and one along the columns.
+def crop(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
+    """Enlarge a box of each image to the size of the image, bilinearly, and mirror it where asked.
+
+    Pixel centres lie at half-integers (as `torch.nn.functional.interpolate(align_corners=False)` has
+    it) and nothing outside the box is read.
 
     Args:
         images: (B, 3, S, S).
-        rows: (B, S, S); output row i is the sum over j of rows[i, j] times input row j.
-        columns: (B, S, S), likewise for columns.
+        boxes: (B, 4): top, left, height and width in pixels, inside the image; fractions are allowed.
+        flipped: (B,), bool: left and right change places.
     """
-    return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
+    size = images.shape[-1]
+    start, length = boxes[:, :2, None], boxes[:, 2:, None]
+    pixel = torch.arange(size, device=images.device) + 0.5
+    position = (start + pixel * (length / size)).clamp(start + 0.5, start + length - 0.5)
+    rows, columns = (position * (2 / size) - 1).unbind(1)
+    columns = torch.where(flipped[:, None], columns.flip(1), columns)
+    grid = torch.stack(torch.broadcast_tensors(columns[:, None, :], rows[:, :, None]), -1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def crop_matrix(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Bilinear enlargement of [start, start + length) to `size` pixels.
-
-    Pixel centres lie at half-integers (as `torch.nn.functional.interpolate(align_corners=False)` has
-    it) and nothing outside the crop is read.
+def blur(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
+    """Gaussian blur with reflected borders.
 
     Args:
-        start: (B,), in pixels, in [0, size - length].
-        length: (B,), in pixels, in [1, size].
-        size: side of input and output, in pixels.
-
-    Returns:
-        (B, size, size), rows sum to 1.
+        images: (B, 3, S, S).
+        sigma: (B,), in pixels, **on the CPU**; where it is 0 the image stays as it is.
+        largest: upper bound of sigma; the kernel reaches to four times as far, where it has fallen below 1/2000.
     """
-    pixel = torch.arange(size, device=start.device, dtype=start.dtype)
-    position = start[:, None] + (pixel + 0.5) * (length / size)[:, None] - 0.5
-    position = torch.maximum(position, start[:, None])
-    position = torch.minimum(position, (start + length)[:, None] - 1)
-    return (1 - (position[:, :, None] - pixel).abs()).clamp_(min=0)
-
-
-def blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """Gaussian blur with reflected borders; sigma 0 is the identity.
-
-    Args:
-        sigma: (B,), in pixels.
-        size: side of the image, in pixels.
-
-    Returns:
-        (B, size, size), rows sum to 1.
-    """
-    scale = sigma.clamp(min=1e-3)[:, None]
-    offset = torch.arange(2 * size - 1, device=sigma.device, dtype=sigma.dtype)
-    one_sided = torch.exp(-0.5 * (offset / scale) ** 2)
-    two_sided = torch.exp(-0.5 * ((offset - (size - 1)) / scale) ** 2)
-    kernel = two_sided.unfold(1, size, 1).flip(2)  # i - j
-    # What lies beyond a border is the picture mirrored at the border pixel, so it adds to the columns
-    # of the mirrored pixels. The border pixels themselves are not mirrored.
-    mirrored = one_sided.unfold(1, size, 1).clone()  # i + j
-    mirrored[:, :, 0] = 0
-    kernel = kernel + mirrored + mirrored.flip(1, 2)
-    return kernel / kernel.sum(-1, keepdim=True)
-
-
-def flip(matrix: Tensor, flipped: Tensor) -> Tensor:
-    """Reverse the output order of a column or row matrix where `flipped` (B,) is true."""
-    return torch.where(flipped[:, None, None], matrix.flip(1), matrix)
+    chosen = sigma.nonzero()[:, 0]
+    if len(chosen) == 0:
+        return images
+    size, count = images.shape[-1], 3 * len(chosen)
+    radius = min(math.ceil(4 * largest), size - 1)
+    offset = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (offset / sigma[chosen, None]) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0).to(images)
+    chosen = chosen.to(images.device)
+    padded = F.pad(images[chosen], (radius,) * 4, mode="reflect").reshape(1, count, *(size + 2 * radius,) * 2)
+    across = F.conv2d(padded, kernel[:, None, None, :], groups=count)
+    blurred = F.conv2d(across, kernel[:, None, :, None], groups=count)
+    return images.index_copy(0, chosen, blurred.view(-1, 3, size, size))
 
 
 def gray(images: Tensor) -> Tensor:
     """Luma of RGB images: (B, 3, H, W) to (B, 1, H, W)."""
     red, green, blue = images.unbind(1)
-    return (_LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue)[:, None]
+    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])[:, None]
 
 
 def grayscale(images: Tensor, chosen: Tensor) -> Tensor:
-    """Replace the images where `chosen` (B,) is true by their luma."""
-    return torch.where(chosen[:, None, None, None], gray(images), images)
+    """Replace the images where `chosen` (B,), on the CPU, is true by their luma."""
+    which = chosen.nonzero()[:, 0].to(images.device)
+    return images.index_copy(0, which, gray(images[which]).expand(-1, 3, -1, -1))
 
 
-def sample_jitter(uniforms: np.ndarray, strengths: tuple[float, float, float, float]) -> tuple[Tensor, Tensor]:
+def sample_jitter(uniforms: np.ndarray, strengths: tuple[float, float, float, float]) -> tuple[Tensor, np.ndarray]:
     """Draw colour-jitter parameters as torchvision's ColorJitter does.
 
     Args:
@@ -98,71 +86,95 @@ def sample_jitter(uniforms: np.ndarray, strengths: tuple[float, float, float, fl
         strengths: of brightness, contrast, saturation (factors in 1 ± strength) and hue (± strength).
 
     Returns:
-        Factors (B, 4) float32 and order (B, 4) int64, for `color_jitter`.
+        Factors (B, 4) float32 and the number of the order in `JITTER_ORDERS` (B,), for `color_jitter`.
     """
     limits = np.array(strengths)
     centre = np.array([1.0, 1.0, 1.0, 0.0])
     factors = between(uniforms[:, :4], np.maximum(centre - limits, [0, 0, 0, -0.5]), centre + limits)
-    order = _JITTER_ORDERS[torch.from_numpy((uniforms[:, 4] * len(_JITTER_ORDERS)).astype(np.int64))]
-    return torch.from_numpy(factors).float(), order
+    return torch.from_numpy(factors).float(), (uniforms[:, 4] * len(JITTER_ORDERS)).astype(np.int64)
 
 
-def color_jitter(images: Tensor, factors: Tensor, order: Tensor, weight: Tensor | None = None) -> Tensor:
+def color_jitter(images: Tensor, factors: Tensor, order: np.ndarray, weight: Tensor | None = None) -> Tensor:
     """Brightness, contrast, saturation and hue, in an order of each sample's own.
 
-    The four operations are torchvision's (`adjust_brightness`, `adjust_contrast`, …), on floats.
+    The four operations are torchvision's (`adjust_brightness`, `adjust_contrast`, …), on floats. Samples
+    are sorted by their order, so that those which an operation is next for lie side by side and are
+    changed in place.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
-        factors: (B, 4): brightness, contrast and saturation factors (1 changes nothing) and the hue
-            shift as a fraction of the circle (0 changes nothing), **on the CPU**: which samples an
-            operation touches is decided there, so that a GPU never has to be waited for.
-        order: (B, 4), on the CPU, a permutation of 0 … 3 a sample.
+        factors: (B, 4), on the CPU: brightness, contrast and saturation factors (1 changes nothing) and
+            the hue shift as a fraction of the circle in [-0.5, 0.5] (0 changes nothing).
+        order: (B,), each a number of `JITTER_ORDERS`.
         weight: (B, 1, H, W), the pixels whose mean luma is the pivot of the contrast; all by default.
 
     Returns:
         A new tensor, (B, 3, H, W) in [0, 1].
     """
-    images = images.clone()
-    changes = factors != torch.tensor([1.0, 1.0, 1.0, 0.0])
+    changed = np.flatnonzero((factors != torch.tensor([1.0, 1.0, 1.0, 0.0])).any(1).numpy())
+    which = changed[np.argsort(order[changed], kind="stable")]
+    sequences = [JITTER_ORDERS[number] for number in order[which]]
+    which = torch.from_numpy(which)
+    brightness, contrast, saturation = factors[which, :3, None, None, None].to(images.device).unbind(1)
+    parameters = (brightness, contrast, saturation, _rotations(factors[which, 3]).to(images.device))
+    which = which.to(images.device)
+    moved, pivots = images[which], None if weight is None else weight[which]
     for position in range(4):
-        for operation, adjust in enumerate((_brightness, _contrast, _saturation, _hue)):
-            chosen = ((order[:, position] == operation) & changes[:, operation]).nonzero()[:, 0]
-            if len(chosen) == 0:
-                continue
-            factor = factors[chosen, operation].to(images.device, images.dtype)[:, None, None, None]
-            chosen = chosen.to(images.device)
-            pivot = None if weight is None else weight[chosen]
-            images[chosen] = adjust(images[chosen], factor, pivot)
-    return images
+        stop = 0
+        for prefix, run in itertools.groupby(sequences, key=lambda sequence: sequence[: position + 1]):
+            start, stop = stop, stop + len(list(run))
+            adjust, values = _ADJUST[prefix[-1]], parameters[prefix[-1]]
+            adjust(moved[start:stop], values[start:stop], None if pivots is None else pivots[start:stop])
+    return images.index_copy(0, which, moved)
 
 
-def _brightness(images: Tensor, factor: Tensor, _: Tensor | None) -> Tensor:
-    return (images * factor).clamp_(0, 1)
+def _brightness(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
+    images.mul_(factor).clamp_(0, 1)
 
 
-def _contrast(images: Tensor, factor: Tensor, weight: Tensor | None) -> Tensor:
-    luma = gray(images)
+def _contrast(images: Tensor, factor: Tensor, weight: Tensor | None) -> None:
     if weight is None:
-        mean = luma.mean((-1, -2), keepdim=True)
+        mean = gray(images.mean((-1, -2), keepdim=True))
     else:
-        mean = (luma * weight).sum((-1, -2), keepdim=True) / weight.sum((-1, -2), keepdim=True)
-    return torch.lerp(mean, images, factor).clamp_(0, 1)
+        mean = (gray(images) * weight).sum((-1, -2), keepdim=True) / weight.sum((-1, -2), keepdim=True)
+    images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
-def _saturation(images: Tensor, factor: Tensor, _: Tensor | None) -> Tensor:
-    return torch.lerp(gray(images), images, factor).clamp_(0, 1)
+def _saturation(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
+    luma = gray(images).mul_(1 - factor)
+    images.mul_(factor).add_(luma).clamp_(0, 1)
 
 
-def _hue(images: Tensor, shift: Tensor, _: Tensor | None) -> Tensor:
-    """Rotate the hue: through the hexcone model (HSV) and back."""
+def _hue(images: Tensor, rotation: Tensor, _: Tensor | None) -> None:
+    """Turn the hue in the hexcone model (HSV), without going through angles.
+
+    Let v and m be a pixel's largest and smallest channel. Round the colour circle each channel is a
+    trapezoid between m and v: an affine function clamped to [m, v]. Turned by s sixths of the circle,
+    0 ≤ s ≤ 1, a channel x followed by y (green after red, red after blue) and then by z becomes
+
+        clamp(x - y - (1 - 2 s) z + (1 - s) (m + v), m, v)
+
+    as one checks on each side of the hexagon. Turned back by s, y and z change places; a turn by a
+    third only permutes the channels. So every turn is a matrix, a multiple of m + v, and a clamp.
+    """
     red, green, blue = images.unbind(1)
-    value, largest = images.max(1)
-    chroma = value - images.amin(1)
-    safe = torch.where(chroma == 0, 1, chroma)
-    hue = torch.where(largest == 0, (green - blue) / safe, (blue - red) / safe + 2)
-    hue = torch.where(largest == 2, (red - green) / safe + 4, hue) + 6 * shift[:, 0]
-    # f(n) = V - C * max(0, min(k, 4 - k, 1)) with k = (n + H/60°) mod 6, for n = 5 (R), 3 (G), 1 (B).
-    n = torch.tensor([5.0, 3.0, 1.0], device=images.device, dtype=images.dtype)[None, :, None, None]
-    k = (n + hue[:, None]) % 6
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
+    largest = torch.maximum(torch.maximum(red, green), blue)[:, None]
+    smallest = torch.minimum(torch.minimum(red, green), blue)[:, None]
+    base = (smallest + largest) * rotation[:, 3:, :1, None]
+    turned = torch.baddbmm(base.flatten(2), rotation[:, :3], images.flatten(2)).view_as(images)
+    torch.clamp(turned, smallest, largest, out=images)
+
+
+def _rotations(shift: Tensor) -> Tensor:
+    """For hue shifts (B,), fractions of the circle, what `_hue` needs: (B, 4, 3), the matrix and a row of 1 - s."""
+    thirds = (3 * shift).round()
+    sixths = 6 * shift - 2 * thirds  # in [-1, 1]
+    ones = torch.ones_like(shift)
+    x_y_z = torch.stack([ones, 2 * (-sixths).clamp(min=0) - 1, 2 * sixths.clamp(min=0) - 1], 1)
+    channel = torch.arange(3)
+    source = (channel[None, :] - channel[:, None] + thirds.long()[:, None, None]) % 3
+    matrix = x_y_z[torch.arange(len(shift))[:, None, None], source]
+    return torch.cat([matrix, (1 - sixths.abs())[:, None, None].expand(-1, 1, 3)], 1)
+
+
+_ADJUST = (_brightness, _contrast, _saturation, _hue)

@@ -1,22 +1,20 @@
 """Crops out of a table of encoded images: which step sees which, and each decoded once a visit."""
 
-import io
 import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spd_weights.errors import SpdError
 from train.config import Adapt, Config, Supervised
-from train.randomness import between, log_between, permutation, uniforms
+from train.decode import Box, decode, random_resized_crop
+from train.randomness import permutation, uniforms
 from train.shards import Shards
 from train.sources import Table
 
@@ -26,7 +24,7 @@ class Batch:
     """What a process trains on in a step."""
 
     crops: Tensor
-    """uint8, (B, V, 3, S, S): V random crops of each image."""
+    """uint8, (B, V, 3, S, S): V random crops of each image, half of them mirrored."""
     labels: Tensor | None
     """int64, (B,), where the table has labels."""
     indices: np.ndarray
@@ -81,8 +79,8 @@ class Crops(Dataset[Batch]):
             keys: (epoch, index), all of one epoch.
         """
         epoch, indices = keys[0][0], np.array([index for _, index in keys])
-        draws = [uniforms(self.seed, epoch, indices, f"crop {view}", 22) for view in range(self.views)]
-        crops = np.empty((len(keys), self.views, self.size, self.size, 3), np.uint8)
+        draws = np.stack([uniforms(self.seed, epoch, indices, f"crop {view}", 23) for view in range(self.views)], 1)
+        crops = torch.empty(len(keys), self.views, 3, self.size, self.size, dtype=torch.uint8)
         bad: dict[int, str] = {}
         rows = self.table[indices.tolist()]
         labels = list(rows["label"]) if "label" in rows else None
@@ -90,7 +88,7 @@ class Crops(Dataset[Batch]):
             where = int(indices[row])
             while len(bad) <= self.allowed_bad:
                 try:
-                    crops[row] = decode(item, partial(self._boxes, [draw[row] for draw in draws]), self.size)
+                    crops[row] = decode(item, partial(self._boxes, draws[row]), self.size)
                     break
                 except Exception as error:  # whatever a decoder throws, it means this file is bad
                     bad[where] = f"{item['path'] or 'stored image'} (number {where}): {error}"
@@ -98,64 +96,12 @@ class Crops(Dataset[Batch]):
                 item = self.table[where]["image"]
                 if labels is not None:
                     labels[row] = self.table[where]["label"]
-        views = torch.from_numpy(crops).permute(0, 1, 4, 2, 3)
-        return Batch(views, None if labels is None else torch.tensor(labels), indices, epoch, bad)
+        mirrored = torch.from_numpy(draws[:, :, 22] < 0.5)
+        crops[mirrored] = crops[mirrored].flip(-1)
+        return Batch(crops, None if labels is None else torch.tensor(labels), indices, epoch, bad)
 
-    def _boxes(self, draws: list[np.ndarray], width: int, height: int) -> list[np.ndarray]:
-        return [random_resized_crop(draw, width, height, self.area) for draw in draws]
-
-
-def decode(item: dict[str, Any], boxes: Callable[[int, int], list[np.ndarray]], size: int) -> np.ndarray:
-    """Decode an image once and cut boxes out of it, each resized with antialiasing.
-
-    Args:
-        item: {"bytes", "path"} of an encoded image.
-        boxes: given width and height in pixels, the (left, top, right, bottom) of each crop.
-        size: side of the crops, in pixels.
-
-    Returns:
-        uint8, (boxes, size, size, 3), RGB.
-
-    Raises:
-        Exception: whatever Pillow raises on a file that is no image, or not all of one.
-    """
-    source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
-    with Image.open(source) as image:
-        width, height = image.size
-        crops = np.stack(boxes(width, height))
-        # A JPEG is decoded at the smallest eighth that still holds every crop in full resolution.
-        shrink = min(1.0, float((size / (crops[:, 2:] - crops[:, :2])).max()))
-        image.draft("RGB", (int(np.ceil(width * shrink)), int(np.ceil(height * shrink))))
-        rgb = image.convert("RGB")
-    crops = crops * np.array([rgb.width / width, rgb.height / height] * 2)
-    return np.stack([np.asarray(rgb.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))) for box in crops])
-
-
-def random_resized_crop(uniforms: np.ndarray, width: int, height: int, area: tuple[float, float]) -> np.ndarray:
-    """Choose a crop as torchvision's RandomResizedCrop does, from given random numbers.
-
-    Args:
-        uniforms: (22,) in [0, 1): ten tries of (area, aspect), then the position.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
-        area: least and greatest share of the image's area; the aspect is log-uniform in (3/4, 4/3).
-
-    Returns:
-        left, top, right, bottom in whole pixels. Where no try fits, the largest centred crop whose
-        aspect is in the range.
-    """
-    target = width * height * between(uniforms[0:20:2], *area)
-    aspect = log_between(uniforms[1:20:2], 3 / 4, 4 / 3)
-    widths, heights = np.round(np.sqrt(target * aspect)), np.round(np.sqrt(target / aspect))
-    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
-    if fits.any():
-        first = int(np.argmax(fits))
-        w, h = widths[first], heights[first]
-        left, top = np.floor(uniforms[20] * (width - w + 1)), np.floor(uniforms[21] * (height - h + 1))
-    else:
-        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-        left, top = (width - w) // 2, (height - h) // 2
-    return np.array([left, top, left + w, top + h], dtype=np.float64)
+    def _boxes(self, draws: np.ndarray, width: int, height: int) -> list[Box]:
+        return [random_resized_crop(draw[:22], width, height, self.area) for draw in draws]
 
 
 class Schedule:

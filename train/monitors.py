@@ -35,6 +35,25 @@ def feature_std(features: Tensor) -> Tensor:
     return F.normalize(features.float()).std(0).mean() * features.shape[1] ** 0.5
 
 
+def effective_rank(features: Tensor) -> Tensor:
+    """How many directions embeddings vary in: exp of the entropy of their singular values (Roy & Vetterli, 2007).
+
+    A batch norm without scale at the projector's end, as SimSiam has it, keeps `feature_std` up even
+    where all embeddings lie on one line; their rank shows it.
+
+    Args:
+        features: (B, D); normalised and centred here.
+
+    Returns:
+        A scalar from 1 (one direction, or none) to min(B - 1, D).
+    """
+    unit = F.normalize(features.float())
+    unit = unit - unit.mean(0)
+    variances = torch.linalg.eigvalsh(unit @ unit.T).clamp(min=0)
+    shares = variances.sqrt() / variances.sqrt().sum().clamp(min=1e-12)
+    return torch.special.entr(shares).sum().exp()
+
+
 class MetricsLog:
     """metrics.jsonl: a line a logged step, in order, without repeats after a resume."""
 

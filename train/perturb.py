@@ -30,6 +30,7 @@ UNIFORMS = 20
 """How many uniform numbers a sample's perturbation is drawn from."""
 
 _SCAR = ((2, 16), (10, 25))  # width and length in pixels at 256 px
+_CUTPASTE_JITTER = (0.1, 0.1, 0.1, 0.1)
 _PLACES = 4  # places tried for the paste before one that overlaps the source is accepted
 
 
@@ -44,13 +45,12 @@ def perturb(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Te
     Returns:
         The perturbed images, and alpha of shape (B, 1, S, S) in [0, 1]: 0 where nothing changed.
     """
-    if config.perturbation == "cutpaste":
-        changed, alpha = cutpaste(images, uniforms)
-    elif config.perturbation == "cutpaste_scar":
+    if config.perturbation == "cutpaste_scar":
         changed, alpha = cutpaste_scar(images, uniforms)
-    else:
-        changed, alpha = smoothblend(images, uniforms, config)
-    return _force_change(images, changed, alpha), alpha
+        return _force_change(images, changed, alpha), alpha
+    if config.perturbation == "cutpaste":
+        return cutpaste(images, uniforms)
+    return smoothblend(images, uniforms, config)
 
 
 def sample_boxes(uniforms: np.ndarray, size: int, config: SpdConfig) -> dict[str, Tensor]:
@@ -88,35 +88,17 @@ def sample_boxes(uniforms: np.ndarray, size: int, config: SpdConfig) -> dict[str
 
 def smoothblend(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Tensor, Tensor]:
     """Blend a jittered patch in (paper §3.2), halo-free or literally; arguments and result as of `perturb`."""
-    size, device = images.shape[-1], images.device
-    boxes = {name: value.to(device) for name, value in sample_boxes(uniforms, size, config).items()}
-    factors, order = sample_jitter(uniforms[:, 15:20], config.patch_jitter)
-    box = _span(boxes["y"], boxes["height"], size)[:, None, :, None]
-    box = box * _span(boxes["x"], boxes["width"], size)[:, None, None, :]
-
-    shifted = _shift(images, boxes["source_y"] - boxes["y"], boxes["source_x"] - boxes["x"])
-    foreground = color_jitter(shifted, factors, order, weight=box)
-    if config.perturbation == "smoothblend_literal":
-        foreground = foreground * box
-
+    boxes = sample_boxes(uniforms, images.shape[-1], config)
     sigma = (config.alpha_sigma * torch.minimum(boxes["height"], boxes["width"])).clamp(min=0.5)
-    alpha = _blurred_span(boxes["y"], boxes["height"], sigma, size)[:, None, :, None]
-    alpha = alpha * _blurred_span(boxes["x"], boxes["width"], sigma, size)[:, None, None, :]
-    alpha = torch.where(alpha < 1 / 512, 0, alpha)  # below half a grey level of the full range: exactly untouched
-
-    return torch.lerp(images, foreground, alpha), alpha
+    return _paste(images, boxes, sigma, sample_jitter(uniforms[:, 15:20], config.patch_jitter), config.perturbation)
 
 
 def cutpaste(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
     """Paste a jittered patch of 2 to 15 % of the image (CutPaste §A.1); arguments and result as of `perturb`."""
-    size = images.shape[-1]
     config = SpdConfig(patch_area=(0.02, 0.15), patch_aspect=(0.3, 3.3))
-    boxes = {name: value.to(images.device) for name, value in sample_boxes(uniforms, size, config).items()}
-    alpha = _span(boxes["y"], boxes["height"], size)[:, None, :, None]
-    alpha = alpha * _span(boxes["x"], boxes["width"], size)[:, None, None, :]
-    shifted = _shift(images, boxes["source_y"] - boxes["y"], boxes["source_x"] - boxes["x"])
-    foreground = color_jitter(shifted, *sample_jitter(uniforms[:, 15:20], (0.1, 0.1, 0.1, 0.1)), weight=alpha)
-    return torch.where(alpha > 0, foreground, images), alpha
+    boxes = sample_boxes(uniforms, images.shape[-1], config)
+    sharp = torch.zeros(len(images))
+    return _paste(images, boxes, sharp, sample_jitter(uniforms[:, 15:20], _CUTPASTE_JITTER), "cutpaste")
 
 
 def cutpaste_scar(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -140,33 +122,71 @@ def cutpaste_scar(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]
     alpha = inside[:, None].float()
     where = torch.stack([along + source[:, 1:, None], across + source[:, :1, None]], -1) * (2 / size) - 1
     turned = F.grid_sample(images, where, mode="bilinear", padding_mode="border", align_corners=False)
-    foreground = color_jitter(turned, *sample_jitter(uniforms[:, 15:20], (0.1, 0.1, 0.1, 0.1)), weight=alpha)
+    foreground = color_jitter(turned, *sample_jitter(uniforms[:, 15:20], _CUTPASTE_JITTER), weight=alpha)
     return torch.where(inside[:, None], foreground, images), alpha
 
 
-def _span(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """1.0 on the pixels start … start + length - 1, else 0.0: (B, size)."""
-    pixel = torch.arange(size, device=start.device)
+def _paste(
+    images: Tensor, boxes: dict[str, Tensor], sigma: Tensor, jitter: tuple[Tensor, np.ndarray], kind: str
+) -> tuple[Tensor, Tensor]:
+    """Blend each image's source box, jittered, into its place; only a window round the place is computed.
+
+    Args:
+        images: (B, 3, S, S).
+        boxes: from `sample_boxes`, on the CPU.
+        sigma: (B,), blur of the alpha map in pixels, on the CPU; 0 pastes with sharp edges.
+        jitter: factors and orders of the patches' colour jitter.
+        kind: `smoothblend_literal` leaves the foreground black outside the patch.
+    """
+    size, device = images.shape[-1], images.device
+    margin = (3 * sigma).ceil().long()  # alpha has fallen below 1/512 there
+    window = min(size, int((torch.maximum(boxes["height"], boxes["width"]) + 2 * margin).max()))
+    boxes = {name: value.to(device) for name, value in boxes.items()}
+    margin, sigma = margin.to(device), sigma.to(device)
+    pixel = torch.arange(window, device=device)
+    rows, columns = ((boxes[start] - margin).clamp(0, size - window)[:, None] + pixel for start in ("y", "x"))
+    source_rows = (rows + (boxes["source_y"] - boxes["y"])[:, None]).clamp(0, size - 1)
+    source_columns = (columns + (boxes["source_x"] - boxes["x"])[:, None]).clamp(0, size - 1)
+    place, source = _pixels(rows, columns), _pixels(source_rows, source_columns)
+
+    box = _outer(_span(rows, boxes["y"], boxes["height"]), _span(columns, boxes["x"], boxes["width"]))
+    alpha = _outer(
+        _blurred_span(rows, boxes["y"], boxes["height"], sigma),
+        _blurred_span(columns, boxes["x"], boxes["width"], sigma),
+    )
+    alpha = alpha * (alpha >= 1 / 512)  # below half a grey level of the full range: exactly untouched
+    foreground = color_jitter(images[source], *jitter, weight=box)
+    if kind == "smoothblend_literal":
+        foreground = foreground * box
+    covered = images[place]
+    blended = _force_change(covered, torch.lerp(covered, foreground, alpha), alpha)
+    everywhere = images.new_zeros(len(images), 1, size, size)
+    everywhere[_pixels(rows, columns, channels=1)] = alpha
+    return images.index_put(place, blended), everywhere
+
+
+def _pixels(rows: Tensor, columns: Tensor, channels: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What to index images with for the window of `rows` and `columns`, each (B, W): (B, channels, W, W)."""
+    image, channel = (torch.arange(n, device=rows.device) for n in (len(rows), channels))
+    return image[:, None, None, None], channel[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
+
+
+def _outer(rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, W) times (B, W) to (B, 1, W, W)."""
+    return rows[:, None, :, None] * columns[:, None, None, :]
+
+
+def _span(pixel: Tensor, start: Tensor, length: Tensor) -> Tensor:
+    """1.0 on the pixels start … start + length - 1, else 0.0: (B, W), as the pixel numbers."""
     return ((pixel >= start[:, None]) & (pixel < (start + length)[:, None])).float()
 
 
-def _blurred_span(start: Tensor, length: Tensor, sigma: Tensor, size: int) -> Tensor:
+def _blurred_span(pixel: Tensor, start: Tensor, length: Tensor, sigma: Tensor) -> Tensor:
     """A span blurred by a Gaussian, in closed form: the blur of a rectangle is the product of two of these."""
-    pixel = torch.arange(size, device=start.device) + 0.5
-    scale = math.sqrt(0.5) / sigma[:, None]
-    after_start = torch.erf((pixel - start[:, None]) * scale)
-    after_end = torch.erf((pixel - (start + length)[:, None]) * scale)
+    scale = math.sqrt(0.5) / sigma.clamp(min=1e-3)[:, None]
+    after_start = torch.erf((pixel + 0.5 - start[:, None]) * scale)
+    after_end = torch.erf((pixel + 0.5 - (start + length)[:, None]) * scale)
     return (after_start - after_end) / 2
-
-
-def _shift(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """The image read `down` and `right` pixels further on, border pixels repeated."""
-    batch, _, size, _ = images.shape
-    pixel = torch.arange(size, device=images.device)
-    rows = (pixel + down[:, None]).clamp(0, size - 1)
-    columns = (pixel + right[:, None]).clamp(0, size - 1)
-    every = torch.arange(batch, device=images.device)[:, None, None]
-    return images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _force_change(images: Tensor, changed: Tensor, alpha: Tensor) -> Tensor:

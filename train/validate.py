@@ -2,7 +2,6 @@
 
 import itertools
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from spd_weights.errors import SpdError
 from train.config import Supervised
-from train.data import decode
+from train.decode import Box, decode
 from train.online import knn_top1, list_categories, probe_anomalies
 from train.setup import Run, open_run_images
 from train.sources import Table
@@ -57,13 +56,13 @@ class CentreCrops(Dataset[tuple[Tensor, int]]):
             crop = decode(row["image"], lambda width, height: [_centre(width, height)], self.size)[0]
         except Exception as error:  # whatever a decoder throws; skipping would change what is measured
             raise SpdError(f"--data.val: {row['image']['path'] or f'image {index}'} is unreadable: {error}") from error
-        return torch.from_numpy(crop).permute(2, 0, 1), row["label"]
+        return crop, row["label"]
 
 
-def _centre(width: int, height: int) -> np.ndarray:
-    side = min(width, height) * 224 / 256
-    left, top = (width - side) / 2, (height - side) / 2
-    return np.array([left, top, left + side, top + side])
+def _centre(width: int, height: int) -> Box:
+    side = max(1, round(min(width, height) * 224 / 256))
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 @torch.no_grad()

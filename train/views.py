@@ -1,15 +1,20 @@
 """The views of a batch: which augmentation makes each, and the random numbers it is drawn from."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from train import augment, perturb
-from train.config import Adapt, Config
+from train.config import Adapt, Config, Jitter, Range
 from train.data import Batch
 from train.randomness import between, log_between, uniforms
+
+_BLOCK_PIXELS = 8 * 224**2
+_PAIR_DRAWS = {"weak positive": 13, "weak negative": 13, "perturbation": perturb.UNIFORMS}
+
+Views = tuple[Tensor, ...]
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:
@@ -49,7 +54,7 @@ class ViewMaker:
         """
         made = self.unnormalized(batch)
         views = {
-            name: ((view - self.mean) / self.std).contiguous(memory_format=self.layout)
+            name: ((view - self.mean).div_(self.std)).contiguous(memory_format=self.layout)
             for name, view in made.items()
             if name not in ("alpha", "unperturbed")
         }
@@ -65,70 +70,72 @@ class ViewMaker:
         def draw(stream: str, count: int) -> np.ndarray:
             return uniforms(self.config.seed, batch.epoch, batch.indices, stream, count)
 
-        crops = batch.crops.to(self.device, non_blocking=True).float().div_(255)
-        names = ("anchor", "second")[: crops.shape[1]]
-        views = {name: self.strong(crops[:, i], draw(f"strong {i}", 10)) for i, name in enumerate(names)}
+        crops = [crop.to(self.device, non_blocking=True) for crop in batch.crops.unbind(1)]
+        names = ("anchor", "second")[: len(crops)]
+        views = {
+            name: _blockwise(self.strong, crop, draw(f"strong {i}", 9))[0]
+            for i, (name, crop) in enumerate(zip(names, crops, strict=True))
+        }
         spd = self.config.spd
         if spd.weight == 0:
             return views
         anchors = [views["anchor"]]
         if spd.anchor == "crop":
-            anchors = [crops[:, 0]]
-            views["spd_anchor"] = crops[:, 0]
+            anchors = [crops[0].float().div_(255)]
+            views["spd_anchor"] = anchors[0]
         elif spd.symmetric:
             anchors = list(views.values())
-        pairs = []
-        for i, anchor in enumerate(anchors):
-            positive = self.weak(anchor, draw(f"weak positive {i}", 13))
-            weak = self.weak(anchor, draw(f"weak negative {i}", 13))
-            negative, alpha = perturb.perturb(weak, draw(f"perturbation {i}", perturb.UNIFORMS), spd)
-            pairs.append((positive, negative, alpha, weak))
+        pairs = [
+            _blockwise(self.pair, anchor, *(draw(f"{name} {i}", count) for name, count in _PAIR_DRAWS.items()))
+            for i, anchor in enumerate(anchors)
+        ]
         names = ("positive", "negative", "alpha", "unperturbed")
         return views | {name: torch.cat(parts) for name, parts in zip(names, zip(*pairs, strict=True), strict=True)}
 
-    def strong(self, images: Tensor, u: np.ndarray) -> Tensor:
-        """Jitter, greyscale, blur and flip crops, in this order: (B, 3, S, S) and u (B, 10) to (B, 3, S, S)."""
-        config, size = self.config.augment, images.shape[-1]
-        images = self._jitter(images, u[:, :6], config.jitter, config.jitter_probability)
-        images = augment.grayscale(images, self._device(u[:, 6] < config.gray_probability))
-        sigma = self._blur_sigma(u[:, 7:9], config.blur_sigma, config.blur_probability, size)
-        rows = augment.blur_matrix(sigma, size)
-        return augment.separable(images, rows, augment.flip(rows, self._device(u[:, 9] < 0.5)))
+    def strong(self, crops: Tensor, u: np.ndarray) -> Views:
+        """Jitter, greyscale and blur crops, in this order: uint8 (B, 3, S, S) and u (B, 9) to float (B, 3, S, S)."""
+        config = self.config.augment
+        images = _jitter(crops.float().div_(255), u[:, :6], config.jitter, config.jitter_probability)
+        images = augment.grayscale(images, torch.from_numpy(u[:, 6] < config.gray_probability))
+        return (_blur(images, u[:, 7:9], config.blur_sigma, config.blur_probability),)
+
+    def pair(self, anchors: Tensor, u_positive: np.ndarray, u_weak: np.ndarray, u_perturb: np.ndarray) -> Views:
+        """Positives, negatives, where those were changed (alpha), and what they were before, of (B, 3, S, S)."""
+        unperturbed = self.weak(anchors, u_weak)
+        negatives, alpha = perturb.perturb(unperturbed, u_perturb, self.config.spd)
+        return self.weak(anchors, u_positive), negatives, alpha, unperturbed
 
     def weak(self, images: Tensor, u: np.ndarray) -> Tensor:
-        """Crop, blur, flip and jitter a little: (B, 3, S, S) and u (B, 13) to (B, 3, S, S).
+        """Crop, flip, blur and jitter a little: (B, 3, S, S) and u (B, 13) to (B, 3, S, S).
 
         Paper §3.2: weaker than any strong view, so that the negative cannot be told from the anchor by
-        a global change. Crop, blur and flip make one linear map.
+        a global change.
         """
         config, size = self.config.spd, images.shape[-1]
-        blur = augment.blur_matrix(
-            self._blur_sigma(u[:, 0:2], config.weak_blur_sigma, config.weak_blur_probability, size), size
-        )
-        area, aspect = (
-            between(u[:, 2], *config.weak_crop_area),
-            log_between(u[:, 3], *config.weak_crop_aspect),
-        )
+        area, aspect = between(u[:, 0], *config.weak_crop_area), log_between(u[:, 1], *config.weak_crop_aspect)
         height, width = (np.minimum(1, np.sqrt(area * a)) * size for a in (1 / aspect, aspect))
-        top, left = u[:, 4] * (size - height), u[:, 5] * (size - width)
-        crop_rows, crop_columns = (
-            augment.crop_matrix(self._device(start), self._device(length), size)
-            for start, length in ((top, height), (left, width))
-        )
-        columns = augment.flip(blur @ crop_columns, self._device(u[:, 6] < config.weak_flip_probability))
-        images = augment.separable(images, blur @ crop_rows, columns)
-        return self._jitter(images, u[:, 7:], config.weak_jitter, config.weak_jitter_probability)
+        boxes = np.stack([u[:, 2] * (size - height), u[:, 3] * (size - width), height, width], 1)
+        boxes, flipped = torch.from_numpy(boxes).float(), torch.from_numpy(u[:, 4] < config.weak_flip_probability)
+        images = augment.crop(images, boxes.to(self.device), flipped.to(self.device))
+        images = _blur(images, u[:, 5:7], config.weak_blur_sigma, config.weak_blur_probability)
+        return _jitter(images, u[:, 7:], config.weak_jitter, config.weak_jitter_probability)
 
-    def _jitter(self, images: Tensor, u: np.ndarray, strengths: Any, probability: float) -> Tensor:
-        factors, order = augment.sample_jitter(u[:, :5], strengths)
-        unchanged = torch.tensor([1.0, 1.0, 1.0, 0.0])
-        chosen = torch.from_numpy(u[:, 5] < probability)[:, None]
-        return augment.color_jitter(images, torch.where(chosen, factors, unchanged), order)
 
-    def _blur_sigma(self, u: np.ndarray, sigma: tuple[float, float], probability: float, size: int) -> Tensor:
-        pixels = between(u[:, 0], *sigma) * size / 224
-        return self._device(np.where(u[:, 1] < probability, pixels, 0))
+def _blockwise(make: Callable[..., Views], images: Tensor, *draws: np.ndarray) -> Views:
+    """Make views of a few images at a time on a CPU, where a block that stays in the cache is twice as fast."""
+    block = _BLOCK_PIXELS // images.shape[-1] ** 2 if images.device.type == "cpu" else len(images)
+    starts = range(0, len(images), max(1, block))
+    parts = [make(*(values[start : start + starts.step] for values in (images, *draws))) for start in starts]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(views) for views in zip(*parts, strict=True))
 
-    def _device(self, values: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(values)
-        return (tensor if tensor.dtype == torch.bool else tensor.float()).to(self.device, non_blocking=True)
+
+def _jitter(images: Tensor, u: np.ndarray, strengths: Jitter, probability: float) -> Tensor:
+    factors, order = augment.sample_jitter(u[:, :5], strengths)
+    factors[torch.from_numpy(u[:, 5] >= probability)] = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    return augment.color_jitter(images, factors, order)
+
+
+def _blur(images: Tensor, u: np.ndarray, sigma: Range, probability: float) -> Tensor:
+    scale = images.shape[-1] / 224  # sigma is given in pixels at 224 px
+    pixels = np.where(u[:, 1] < probability, between(u[:, 0], *sigma) * scale, 0)
+    return augment.blur(images, torch.from_numpy(pixels).float(), sigma[1] * scale)

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.v2 import functional as reference
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
-from train.data import Crops, Schedule, make_loader, random_resized_crop
+from train.data import Crops, Schedule, make_loader
+from train.decode import random_resized_crop
 from train.randomness import uniforms
 from train.sources import open_images
 
@@ -56,20 +58,30 @@ def test_nothing_to_read_is_said(tmp_path: Path, make: str):
         open_images(str(folder))
 
 
-def test_crops_equal_pillow_cropping_and_resizing_the_decoded_image(tmp_path: Path):
-    photos = write_photos(tmp_path, 4)
+def crop_draws(index: int, view: int) -> np.ndarray:
+    return uniforms(0, 0, np.array([index]), f"crop {view}", 23)[0]
+
+
+def test_crops_equal_torchvisions_of_the_decoded_image(tmp_path: Path):
+    photos = write_photos(tmp_path, 12)
     config = small_config(photos, tmp_path)
     table = open_images(str(photos))
-    batch = Crops(table, config).__getitems__([(0, 0), (0, 4 - 1)])
-    assert batch.crops.shape == (2, 2, 3, 32, 32)
+    batch = Crops(table, config).__getitems__([(0, index) for index in range(12)])
+    assert batch.crops.shape == (12, 2, 3, 32, 32)
     assert batch.crops.dtype == torch.uint8
-    for row, index in enumerate([0, 3]):
+    mirrored = 0
+    for index in range(12):
         image = Image.open(table[index]["image"]["path"]).convert("RGB")
         for view in range(2):
-            draw = uniforms(config.seed, 0, np.array([index]), f"crop {view}", 22)[0]
-            box = random_resized_crop(draw, *image.size, config.augment.crop_area)
-            expected = image.resize((32, 32), Image.Resampling.BILINEAR, box=tuple(box))
-            assert np.array_equal(batch.crops[row, view].permute(1, 2, 0), np.asarray(expected))
+            draws = crop_draws(index, view)
+            left, top, right, bottom = random_resized_crop(draws[:22], *image.size, config.augment.crop_area)
+            expected = reference.resized_crop(
+                reference.pil_to_tensor(image), top, left, bottom - top, right - left, [32, 32], antialias=True
+            )
+            if draws[22] < 0.5:
+                expected, mirrored = expected.flip(-1), mirrored + 1
+            assert torch.equal(batch.crops[index, view], expected)
+    assert 4 < mirrored < 20
 
 
 def test_a_large_jpeg_decoded_small_gives_nearly_the_same_crop(tmp_path: Path):
@@ -79,10 +91,12 @@ def test_a_large_jpeg_decoded_small_gives_nearly_the_same_crop(tmp_path: Path):
     crops = Crops(open_images(str(tmp_path)), config).__getitems__([(0, 0)]).crops[0].float()
     whole = Image.open(tmp_path / "a.jpg").convert("RGB")
     for view in range(2):
-        draw = uniforms(0, 0, np.array([0]), f"crop {view}", 22)[0]
-        box = tuple(random_resized_crop(draw, 2000, 1500, config.augment.crop_area))
+        draws = crop_draws(0, view)
+        exact = random_resized_crop(draws[:22], 2000, 1500, config.augment.crop_area)
+        box = [8 * round(edge / 8) for edge in exact]  # whole pixels of an eighth of the size
         expected = np.asarray(whole.resize((32, 32), Image.Resampling.BILINEAR, box=box), np.float32)
-        assert (crops[view].permute(1, 2, 0).numpy() - expected).__abs__().mean() < 1.5
+        crop = crops[view].permute(1, 2, 0).numpy()
+        assert np.abs((crop[:, ::-1] if draws[22] < 0.5 else crop) - expected).mean() < 0.5
 
 
 def test_crop_boxes_are_distributed_as_torchvisions():

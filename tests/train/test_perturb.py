@@ -77,7 +77,8 @@ def test_alpha_equals_a_numerically_blurred_box():
         box[start * fine : (start + length) * fine] = 1
         blurred = gaussian_filter1d(box, sigma * fine, mode="constant", truncate=6)
         at_pixel_centres = blurred.reshape(size, fine)[:, fine // 2]
-        ours = perturb._blurred_span(torch.tensor([start]), torch.tensor([length]), torch.tensor([sigma]), size)[0]
+        pixel = torch.arange(size)[None]
+        ours = perturb._blurred_span(pixel, torch.tensor([start]), torch.tensor([length]), torch.tensor([sigma]))[0]
         np.testing.assert_allclose(ours, at_pixel_centres, atol=1e-3)
 
 
