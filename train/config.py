@@ -249,6 +249,8 @@ class Config:
     """Also send the metrics to a tracker, through accelerate; it has to be installed."""
     plan: bool = False
     """Take a few steps, print what the whole run would take (time, memory), and stop; --out is not touched."""
+    on_collapse: Literal["stop", "continue"] = "stop"
+    """What to do when the embeddings of a self-supervised run have collapsed; the state is saved either way."""
     log_every: int = 10
     """Steps between the lines of metrics.jsonl."""
 

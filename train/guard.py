@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is no number, or far from what it was, is not learned from."""
+"""What a run must not go on from: steps that blow up are not learned from, embeddings that collapse end it."""
 
 import math
 from typing import Any
@@ -53,3 +53,33 @@ class LossGuard:
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.kept)
         return False
+
+
+class CollapseAlarm:
+    """Notes when the embeddings of a self-supervised run have collapsed, which the loss alone does not show.
+
+    SimSiam's loss is at its best where all images look alike. Collapsed is: a `feature_std` below 0.1, or
+    an `effective_rank` below 3 (less for batches under 17, which have few directions at all), for 10
+    logged steps in a row. Our choice: healthy runs of each method stayed above 6, a SimSiam without its
+    stop-gradient fell below 2.5 and stayed there. Its memory lies in the run's progress.
+    """
+
+    def __init__(self, batch: int, progress: dict[str, Any]) -> None:
+        """Take up where the run left off.
+
+        Args:
+            batch: embeddings that the rank is measured over.
+            progress: JSON-ready; the key "collapsed_in_a_row" is used and kept up to date.
+        """
+        self.least_rank = min(3.0, 1 + (batch - 1) / 8)
+        self.progress = progress
+
+    @property
+    def sounding(self) -> bool:
+        """The embeddings have collapsed."""
+        return self.progress.get("collapsed_in_a_row", 0) >= _IN_A_ROW
+
+    def check(self, metrics: dict[str, Any]) -> None:
+        """Look at a logged step's `feature_std` and `effective_rank`."""
+        low = metrics["feature_std"] < 0.1 or metrics["effective_rank"] < self.least_rank
+        self.progress["collapsed_in_a_row"] = self.progress.get("collapsed_in_a_row", 0) + 1 if low else 0

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from spd_weights.errors import SpdError
 from train import checkpoint
-from train.config import Config, recipe_name
+from train.config import Adapt, Config, Supervised, recipe_name
 from train.data import Batch, Crops, make_loader
-from train.guard import LossGuard
+from train.guard import CollapseAlarm, LossGuard
 from train.heartbeat import Heartbeat
-from train.monitors import Bar, Clock, MetricsLog, feature_std, gpu_memory, to_floats
+from train.monitors import Bar, Clock, MetricsLog, effective_rank, feature_std, gpu_memory, to_floats
 from train.optim import set_learning_rate
 from train.record import export_run, finished_export
 from train.setup import Run, begin
@@ -65,6 +65,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
     track = None if config.tracker == "none" else accelerator.log
     log = MetricsLog(config.out / "metrics.jsonl", run.start, track) if accelerator.is_main_process else None
     clock, guard = Clock(config.optim.batch_size), LossGuard(run.method, run.progress)
+    alarm = CollapseAlarm(run.schedule.share // config.optim.accumulate, run.progress)
     validation = open_validation(run)
     run.wrapped.train()
     with Bar(_title(config), run.start, run.steps, accelerator.is_main_process) as bar:
@@ -89,6 +90,8 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
                 metrics = _measure(run, done, out, lr) | clock.read() | gpu_memory()
                 metrics |= {"gradient_norm": gradient_norm, "skipped_steps": guard.state["skipped"]}
                 run.progress["metrics"] = metrics
+                if not isinstance(config, (Supervised, Adapt)):
+                    alarm.check(metrics)
                 if log:
                     log.write(**metrics)
             bar.advance(done, metrics)
@@ -97,10 +100,11 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
                 bar.message(f"step {done}: " + ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
                 if log:
                     log.write(step=done, **measured)
-            if stopping or guard.hopeless or _checkpoint_due(done, run, save_is_cheap):
+            collapsed = alarm.sounding and config.on_collapse == "stop"
+            if stopping or guard.hopeless or collapsed or _checkpoint_due(done, run, save_is_cheap):
                 run.progress["seconds"] += clock.lap()
                 _save(run, done)
-            _end_early(run, done, guard, stopping)
+            _end_early(run, done, guard.hopeless, collapsed, stopping)
             heart.beat()
 
 
@@ -137,14 +141,21 @@ def _agree(run: Run, loss: Tensor, stop: StopRequest) -> tuple[float, float, tup
     return loss_mean, gradient_norm, verdict(votes), not expensive
 
 
-def _end_early(run: Run, done: int, guard: LossGuard, stopping: tuple[str, int] | None) -> None:
+def _end_early(run: Run, done: int, hopeless: bool, collapsed: bool, stopping: tuple[str, int] | None) -> None:
     """Raise, if this is where the run has to end; its state was saved."""
     where = f"saved in {run.config.out / 'checkpoints'} after step {done} of {run.steps}"
-    if guard.hopeless:
+    if hopeless:
         raise SpdError(
-            f"{guard.state['in_a_row']} steps in a row had a loss or gradient that is no number, or 10 times the "
-            f"usual one: lower --optim.lr, or use --precision bf16 instead of fp16. The weights from before them "
-            f"are {where}."
+            f"{run.progress['guard']['in_a_row']} steps in a row had a loss or gradient that is no number, or 10 "
+            f"times the usual one: lower --optim.lr, or use --precision bf16 instead of fp16. The weights from before "
+            f"them are {where}."
+        )
+    if collapsed:
+        std, rank = (run.progress["metrics"][name] for name in ("feature_std", "effective_rank"))
+        raise SpdError(
+            f"the embeddings have collapsed: feature_std {std:.2f}, effective_rank {rank:.1f}. SimSiam does that with "
+            f"small batches, high learning rates or weak augmentation: change them, or take moco or simclr. "
+            f"The run is {where}; --on-collapse continue goes on."
         )
     if stopping and done < run.steps:
         reason, code = stopping
@@ -156,7 +167,7 @@ def _measure(run: Run, done: int, out: dict[str, Tensor], lr: float) -> dict[str
     scalars = {"loss": out["loss"].detach(), "loss_base": out["loss_base"].detach()}
     if "loss_spd" in out:
         scalars |= {"loss_spd": out["loss_spd"].detach(), "spd_accuracy": out["spd_accuracy"]}
-    scalars["feature_std"] = feature_std(out["features"])
+    scalars |= {"feature_std": feature_std(out["features"]), "effective_rank": effective_rank(out["features"])}
     values = to_floats(run.accelerator.reduce(scalars, "mean"))
     names = ("loss", "loss_base", "loss_spd", "spd_accuracy")
     return {
@@ -165,6 +176,7 @@ def _measure(run: Run, done: int, out: dict[str, Tensor], lr: float) -> dict[str
         **{name: values.get(name) for name in names},
         "lr": lr,
         "feature_std": values["feature_std"],
+        "effective_rank": values["effective_rank"],
     }
 
 

@@ -36,7 +36,7 @@ def feature_std(features: Tensor) -> Tensor:
 
 
 def effective_rank(features: Tensor) -> Tensor:
-    """How many directions embeddings vary in: exp of the entropy of their singular values (Roy & Vetterli, 2007).
+    """How many directions embeddings vary in: exp of the entropy of the covariance's spectrum (Roy & Vetterli, 2007).
 
     A batch norm without scale at the projector's end, as SimSiam has it, keeps `feature_std` up even
     where all embeddings lie on one line; their rank shows it.
@@ -47,11 +47,10 @@ def effective_rank(features: Tensor) -> Tensor:
     Returns:
         A scalar from 1 (one direction, or none) to min(B - 1, D).
     """
-    unit = F.normalize(features.float())
+    unit = F.normalize(features.float().nan_to_num())
     unit = unit - unit.mean(0)
     variances = torch.linalg.eigvalsh(unit @ unit.T).clamp(min=0)
-    shares = variances.sqrt() / variances.sqrt().sum().clamp(min=1e-12)
-    return torch.special.entr(shares).sum().exp()
+    return torch.special.entr(variances / variances.sum().clamp(min=1e-12)).sum().exp()
 
 
 class MetricsLog:

@@ -14,6 +14,8 @@ from train.config import Config, recipe_name, to_json
 from train.methods.adapt import AdaptMethod
 from train.setup import Run, changed_settings
 
+_FINAL = ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "effective_rank", "images_per_second")
+
 
 def export_run(run: Run) -> Path:
     """Write the run's backbone as an export into the run's folder; returns the export's folder."""
@@ -58,7 +60,15 @@ def training_record(run: Run) -> dict[str, Any]:
         "environment": environment(),
         "final": {
             key: run.progress["metrics"].get(key)
-            for key in ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "images_per_second")
+            for key in (
+                "loss",
+                "loss_base",
+                "loss_spd",
+                "spd_accuracy",
+                "feature_std",
+                "effective_rank",
+                "images_per_second",
+            )
         },
         "command": public_command(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

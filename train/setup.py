@@ -39,6 +39,7 @@ _FREE = {
     "log_every",
     "max_hours",
     "timeout_minutes",
+    "on_collapse",
     "checkpoint",
     "data.workers",
     "optim.max_steps",
