@@ -116,6 +116,9 @@ class SpdConfig:
     batch_norm: Literal["together", "apart"] = "together"
     """Batch statistics over positives and negatives together, which can neither reveal nor wipe out
     their difference, or over each apart."""
+    layer: int | None = None
+    """Which stage of the backbone, from 0, the binary classifier of cross_entropy reads, pooled; the last features
+    by default. The paper says "a ResNet-50 feature layer": earlier ones see smaller things."""
     patch_area: Range = (0.003, 0.03)
     """Share of the image that the patch covers, log-uniform: from a scar to a small CutPaste patch."""
     patch_aspect: Range = (0.3, 3.3)

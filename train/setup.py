@@ -23,7 +23,7 @@ from train import checkpoint
 from train.config import Config, Supervised, to_json
 from train.data import Schedule
 from train.distributed import from_first
-from train.methods import build_method
+from train.methods import build_method, check_batch_norm
 from train.optim import make_optimizer
 from train.shards import Layout, Shards
 from train.sources import Table, keep_layout, open_images
@@ -92,12 +92,11 @@ def begin(config: Config) -> Run:
     schedule = _make_schedule(config, accelerator, images)
     torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
     backbone = make_backbone(config)
-    if config.model.checkpointing:
-        backbone.set_grad_checkpointing(True)
     expected = timm.data.resolve_model_data_config(backbone)
     method = build_method(config, backbone, classes).to(
         accelerator.device, memory_format=memory_layout(accelerator.device)
     )
+    check_batch_norm(method, schedule.share // config.optim.accumulate)
     on_gpu = accelerator.device.type == "cuda"
     if on_gpu and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # it cannot run on a CPU
@@ -199,8 +198,19 @@ def make_backbone(config: Config) -> nn.Module:
     """The backbone without a classifier: (B, 3, S, S) to pooled features (B, F).
 
     Raises:
-        SpdError: timm does not know the architecture, or the starting weights do not exist or do not fit.
+        SpdError: timm does not know the architecture, it cannot recompute activations, or the starting weights
+            do not exist or do not fit.
     """
+    backbone = _initialised(config)
+    if config.model.checkpointing:
+        try:
+            backbone.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError):  # how timm's models say so
+            raise SpdError(f"--model.checkpointing: {config.model.arch} cannot recompute its activations") from None
+    return backbone
+
+
+def _initialised(config: Config) -> nn.Module:
     arch, init = config.model.arch, config.model.init
     if not timm.is_model(arch):
         close = ", ".join(timm.list_models(f"*{arch.split('_')[0]}*")[:8]) or "see timm.list_models()"

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spd_weights.errors import SpdError
 from train.config import SpdConfig
+from train.similarity import cosine
 
 
 def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
@@ -24,8 +26,7 @@ def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Te
         `loss_spd`, a scalar in [-2, 2], 0 where positive and negative look alike; `spd_accuracy`, the
         share of samples whose negative is further from the anchor than their positive (0.5 = chance).
     """
-    to_positive = F.cosine_similarity(anchor, positive)
-    to_negative = F.cosine_similarity(anchor, negative)
+    to_positive, to_negative = cosine(anchor, positive), cosine(anchor, negative)
     accuracy = (to_positive > to_negative).float().mean()
     return {"loss_spd": (to_negative - to_positive).mean(), "spd_accuracy": accuracy.detach()}
 
@@ -52,16 +53,23 @@ Encoder = Callable[[Tensor], Tensor]
 class SpotTheDifference(nn.Module):
     """Encodes the SPD views and computes the loss; nothing where a batch has no SPD views."""
 
-    def __init__(self, features: int, config: SpdConfig) -> None:
+    def __init__(self, backbone: nn.Module, features: int, config: SpdConfig) -> None:
         """Choose the form of the loss.
 
         Args:
-            features: width of the backbone's pooled features, which the binary classifier reads.
+            backbone: a timm model; it is asked for the width of a stage, not kept.
+            features: width of its pooled features.
             config: the SPD options; `loss` has to be resolved.
+
+        Raises:
+            SpdError: the backbone has no such stage for the binary classifier to read.
         """
         super().__init__()
         self.config = config
-        self.classifier = nn.Linear(features, 2) if config.loss == "cross_entropy" and config.weight > 0 else None
+        self.classifier = None
+        if config.loss == "cross_entropy" and config.weight > 0:
+            width = features if config.layer is None else _stage_width(backbone, config.layer)
+            self.classifier = nn.Linear(width, 2)
 
     def forward(
         self, backbone: Encoder, projector: Encoder, views: dict[str, Tensor], *anchors: Tensor
@@ -80,19 +88,33 @@ class SpotTheDifference(nn.Module):
         """
         if "positive" not in views:
             return {}
-        positive, negative = views["positive"], views["negative"]
-        if self.config.batch_norm == "together":
-            features = backbone(torch.cat([positive, negative]))
-            pair = features.chunk(2)
-        else:
-            pair = backbone(positive), backbone(negative)
         if self.classifier is not None:
-            return spot_loss(*(self.classifier(features) for features in pair))
-        if self.config.batch_norm == "together":
-            z_positive, z_negative = projector(features).chunk(2)
-        else:
-            z_positive, z_negative = (projector(features) for features in pair)
+            return spot_loss(*self._pair(lambda images: self.classifier(self._read(backbone, images)), views))
+        positive, negative = self._pair(lambda images: projector(backbone(images)), views)
         if "spd_anchor" in views:
             anchors = (projector(backbone(views["spd_anchor"])),)
         anchor = torch.cat(anchors) if self.config.symmetric else anchors[0]
-        return spd_loss(anchor.detach() if self.config.detach_anchor else anchor, z_positive, z_negative)
+        return spd_loss(anchor.detach() if self.config.detach_anchor else anchor, positive, negative)
+
+    def _pair(self, encode: Encoder, views: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The positives' and the negatives' outputs, of one pass or of a pass each: batch norm sees the difference."""
+        pair = views["positive"], views["negative"]
+        if self.config.batch_norm == "apart":
+            return tuple(encode(images) for images in pair)
+        return encode(torch.cat(pair)).chunk(2)
+
+    def _read(self, backbone: Encoder, images: Tensor) -> Tensor:
+        """What the binary classifier reads: the pooled output of a stage, or of the whole backbone."""
+        if self.config.layer is None:
+            return backbone(images)
+        (maps,) = backbone.forward_intermediates(
+            images, indices=[self.config.layer], stop_early=True, intermediates_only=True
+        )
+        return maps.mean((2, 3))
+
+
+def _stage_width(backbone: nn.Module, stage: int) -> int:
+    stages = getattr(backbone, "feature_info", [])
+    if not hasattr(backbone, "forward_intermediates") or not 0 <= stage < len(stages):
+        raise SpdError(f"--spd.layer {stage}: this architecture has the stages 0 to {len(stages) - 1}")
+    return stages[stage]["num_chs"]

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import ARCH
-from train.config import MoCoConfig, SimCLRConfig, SpdConfig
+from train.config import MoCoConfig, SimCLRConfig, SimSiamConfig, SpdConfig
 from train.methods.moco import MoCoMethod
 from train.methods.simclr import SimCLRMethod, nt_xent
+from train.methods.simsiam import SimSiamMethod
 from train.methods.supervised import SupervisedMethod
-from train.spd import SpotTheDifference, spot_loss
+from train.spd import SpotTheDifference, spd_loss, spot_loss
 
 COSINE, CROSS_ENTROPY = SpdConfig(loss="cosine"), SpdConfig(loss="cross_entropy")
 
@@ -161,7 +162,7 @@ class Recorder(nn.Module):
 
 def run_spd(config: SpdConfig, *anchors: Tensor, **batch: Tensor) -> tuple[dict[str, Tensor], Recorder]:
     recorder = Recorder()
-    return SpotTheDifference(4, config)(recorder, nn.Identity(), batch, *anchors), recorder
+    return SpotTheDifference(recorder, 4, config)(recorder, nn.Identity(), batch, *anchors), recorder
 
 
 def test_spd_options_choose_passes_and_anchors():
@@ -194,3 +195,53 @@ def test_the_anchor_gets_a_gradient_unless_detached(detach: bool):
 
 def test_without_spd_views_there_is_no_spd_loss():
     assert run_spd(COSINE, torch.randn(3, 4))[0] == {}
+
+
+def test_losses_keep_full_precision_under_autocast():
+    z = [torch.randn(5, 64) for _ in range(4)]
+    z[2], z[3] = z[1] + 1e-4 * z[2], z[1] + 1e-4 * z[3]  # closer than bfloat16 can tell
+    method = moco().eval()
+    batch = views("anchor", "second")
+    plain = nt_xent(z[0], z[1], 0.1), spd_loss(z[1], z[2], z[3])["loss_spd"]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = nt_xent(z[0], z[1], 0.1), spd_loss(z[1], z[2], z[3])["loss_spd"]
+        assert method(batch)["loss_base"].dtype == torch.float32
+    assert plain == mixed
+    assert plain[1] != 0
+
+
+# -- against lightly, where it is installed: pip install lightly ------------------------------------------------
+
+
+def same(ours: Tensor, theirs: Tensor, inputs: tuple[Tensor, ...]) -> None:
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+def test_nt_xent_equals_lightlys():
+    lightly = pytest.importorskip("lightly.loss", reason="pip install lightly: an independent implementation")
+    z1, z2 = (torch.randn(8, 16, requires_grad=True) for _ in range(2))
+    same(nt_xent(z1, z2, 0.2), lightly.NTXentLoss(temperature=0.2)(z1, z2), (z1, z2))
+
+
+def test_simsiam_loss_equals_lightlys():
+    lightly = pytest.importorskip("lightly.loss", reason="pip install lightly: an independent implementation")
+    torch.manual_seed(0)
+    method = SimSiamMethod(*backbone(), SimSiamConfig(projector_dim=32, predictor_dim=8), COSINE).eval()
+    batch, criterion = views("anchor", "second"), lightly.NegativeCosineSimilarity()
+    z1, z2 = method.embed(batch["anchor"]), method.embed(batch["second"])
+    theirs = (criterion(method.predictor(z1), z2.detach()) + criterion(method.predictor(z2), z1.detach())) / 2
+    same(method(batch)["loss_base"], theirs, tuple(method.predictor.parameters()))
+
+
+def test_moco_loss_equals_lightlys_with_the_same_memory_bank():
+    lightly = pytest.importorskip("lightly.loss", reason="pip install lightly: an independent implementation")
+    method = moco().eval()
+    batch = views("anchor", "second")
+    criterion = lightly.NTXentLoss(temperature=0.2, memory_bank_size=(12, 8))
+    criterion.memory_bank.bank = method.queue.clone()
+    criterion.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.long)
+    query = method.projector(method.backbone(batch["anchor"]))
+    key = method.key_projector(method.key_backbone(batch["second"]))
+    same(method(batch)["loss_base"], criterion(query, key.detach()), tuple(method.projector.parameters()))

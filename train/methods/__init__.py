@@ -5,6 +5,7 @@ import dataclasses
 import torch
 from torch import nn
 
+from spd_weights.errors import SpdError
 from train.config import Adapt, Config, MoCo, SimCLR, SimSiam, SpdConfig, Supervised
 from train.methods.adapt import AdaptMethod
 from train.methods.moco import MoCoMethod
@@ -38,11 +39,30 @@ def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Mo
     return SupervisedMethod(backbone, features, classes, spd)
 
 
+def check_batch_norm(method: nn.Module, images: int) -> None:
+    """Refuse batches that batch norm can make nothing of; models without it take any.
+
+    Args:
+        method: from `build_method`.
+        images: a pass through the model, on one process.
+
+    Raises:
+        SpdError: it is one image, whose features batch norm would set to 0.
+    """
+    if images < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.modules()):
+        raise SpdError(
+            "batch norm needs at least 2 images a process and part: raise --optim.batch-size, or take fewer processes "
+            "or a smaller --optim.accumulate"
+        )
+
+
 def _resolved(config: Config) -> SpdConfig:
     """The SPD options with the method's own form of the loss."""
-    if config.spd.loss != "auto":
-        return config.spd
-    return dataclasses.replace(config.spd, loss="cross_entropy" if isinstance(config, Supervised) else "cosine")
+    own = "cross_entropy" if isinstance(config, Supervised) else "cosine"
+    loss = own if config.spd.loss == "auto" else config.spd.loss
+    if config.spd.layer is not None and loss == "cosine":
+        raise SpdError("--spd.layer is for --spd.loss cross_entropy: cosine compares the projector's outputs")
+    return dataclasses.replace(config.spd, loss=loss)
 
 
 @torch.no_grad()

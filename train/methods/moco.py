@@ -11,6 +11,7 @@ from spd_weights.errors import SpdError
 from train.config import MoCoConfig, SpdConfig
 from train.distributed import gather, rank
 from train.methods.heads import mlp
+from train.similarity import products, unit
 from train.spd import SpotTheDifference
 
 
@@ -44,7 +45,7 @@ class MoCoMethod(nn.Module):
         self.backbone, self.projector = backbone, mlp(widths, batch_norm=False)
         self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.spd = SpotTheDifference(features, spd)
+        self.spd = SpotTheDifference(backbone, features, spd)
         self.register_buffer("queue", F.normalize(torch.randn(config.queue_size, config.dim)))
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
 
@@ -60,10 +61,10 @@ class MoCoMethod(nn.Module):
         """
         z1 = self.projector(self.backbone(views["anchor"]))
         keys = self._keys(views["second"])
-        query = F.normalize(z1)
+        query = unit(z1)
         positive = (query * keys).sum(1, keepdim=True)
         # A clone, because the queue changes in place before the backward pass.
-        logits = torch.cat([positive, query @ self.queue.clone().T], 1) / self.config.temperature
+        logits = torch.cat([positive, products(query, self.queue.clone())], 1) / self.config.temperature
         loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
         if self.training:
             self._enqueue(keys)
@@ -86,7 +87,7 @@ class MoCoMethod(nn.Module):
         per_process, world = len(images), len(everyones) // len(images)
         order = torch.arange(len(everyones), device=images.device).view(per_process, world).T.reshape(-1)
         mine = order[rank() * per_process : (rank() + 1) * per_process]
-        keys = gather(F.normalize(self.key_projector(self.key_backbone(everyones[mine]))))
+        keys = gather(unit(self.key_projector(self.key_backbone(everyones[mine]))))
         back = torch.empty_like(keys)
         back[order] = keys
         return back[rank() * per_process : (rank() + 1) * per_process]

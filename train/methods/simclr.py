@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from train.config import SimCLRConfig, SpdConfig
 from train.distributed import gather_with_gradient, rank
 from train.methods.heads import mlp
+from train.similarity import products, unit
 from train.spd import SpotTheDifference
 
 
@@ -24,10 +25,10 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     Returns:
         The mean over this process's 2B anchors, a scalar; ln(2N - 1) where all views look alike.
     """
-    z1, z2 = F.normalize(z1), F.normalize(z2)
+    z1, z2 = unit(z1), unit(z2)
     candidates = torch.cat([gather_with_gradient(z1), gather_with_gradient(z2)])
     total, own = len(candidates) // 2, torch.arange(len(z1), device=z1.device) + rank() * len(z1)
-    logits = torch.cat([z1, z2]) @ candidates.T / temperature
+    logits = products(torch.cat([z1, z2]), candidates) / temperature
     itself = torch.cat([own, own + total])
     logits = logits.scatter(1, itself[:, None], float("-inf"))
     return F.cross_entropy(logits, torch.cat([own + total, own]))
@@ -49,7 +50,7 @@ class SimCLRMethod(nn.Module):
         self.backbone, self.temperature = backbone, config.temperature
         hidden = [features] * (config.projector_layers - 1)
         self.projector = mlp([features, *hidden, config.projector_dim], batch_norm=True, output_norm=True)
-        self.spd = SpotTheDifference(features, spd)
+        self.spd = SpotTheDifference(backbone, features, spd)
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the losses of a batch; the views are those of `SimSiamMethod.forward`.

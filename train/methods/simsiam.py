@@ -1,10 +1,10 @@
 """SimSiam (Chen & He, CVPR 2021)."""
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from train.config import SimSiamConfig, SpdConfig
 from train.methods.heads import mlp
+from train.similarity import cosine
 from train.spd import SpotTheDifference
 
 
@@ -25,7 +25,7 @@ class SimSiamMethod(nn.Module):
         self.backbone = backbone
         self.projector = mlp([features, width, width, width], batch_norm=True, output_norm=True)
         self.predictor = mlp([width, config.predictor_dim, width], batch_norm=True)
-        self.spd = SpotTheDifference(features, spd)
+        self.spd = SpotTheDifference(backbone, features, spd)
 
     def embed(self, images: Tensor) -> Tensor:
         """Projector outputs z of normalised images: (B, 3, S, S) to (B, D)."""
@@ -44,6 +44,6 @@ class SimSiamMethod(nn.Module):
         """
         z1, z2 = self.embed(views["anchor"]), self.embed(views["second"])  # one pass a view, as officially
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        attraction = F.cosine_similarity(p1, z2.detach()) + F.cosine_similarity(p2, z1.detach())
+        attraction = cosine(p1, z2.detach()) + cosine(p2, z1.detach())
         spd = self.spd(self.backbone, self.projector, views, z1, z2)
         return {"loss_base": -attraction.mean() / 2, "features": z1.detach(), **spd}

@@ -22,7 +22,7 @@ class SupervisedMethod(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(features, classes)
-        self.spd = SpotTheDifference(features, spd)
+        self.spd = SpotTheDifference(backbone, features, spd)
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the losses of a batch.
