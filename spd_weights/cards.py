@@ -192,11 +192,15 @@ def _loading(repo: str | None, name: str | None) -> dict[str, str]:
 
 def _anomalib(architecture: str) -> dict[str, object]:
     """The stages that PaDiM and PatchCore read: of strides 4, 8 and 16, or all where there are no such."""
+    unknown: dict[str, object] = dict.fromkeys(("padim_layers", "patchcore_layers", "n_features"), UNKNOWN)
     if not timm.is_model(architecture):
-        return {"padim_layers": UNKNOWN, "patchcore_layers": UNKNOWN, "n_features": UNKNOWN}
-    with torch.device("meta"):
-        backbone: Any = timm.create_model(architecture, features_only=True)
-    stages = backbone.feature_info.get_dicts()
+        return unknown
+    try:
+        with torch.device("meta"):
+            backbone: Any = timm.create_model(architecture, features_only=True)
+        stages = backbone.feature_info.get_dicts()
+    except Exception:  # one without stages, or that cannot be built without memory
+        return unknown
     padim = [stage for stage in stages if stage["reduction"] in (4, 8, 16)] or stages
     return {
         "padim_layers": [stage["module"] for stage in padim],

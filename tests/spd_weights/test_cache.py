@@ -31,6 +31,7 @@ def catalog(hub: HubServer, training: dict[str, Any], tmp_path: Path) -> Path:
     return catalog
 
 
+@pytest.mark.slow
 def test_two_processes_pull_at_once_and_then_nothing_needs_the_network(
     hub: HubServer, catalog: Path, tmp_path: Path, run_python: RunPython
 ) -> None:
@@ -72,6 +73,7 @@ def _may_mount() -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _may_mount(), reason="needs a Linux that lets users mount a tmpfs (unshare --map-root-user)")
 def test_full_and_read_only_disks_leave_the_cache_usable(hub: HubServer, catalog: Path, tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
