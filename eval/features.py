@@ -78,13 +78,17 @@ class Extractor:
         Returns:
             One map a layer, float32, [B, C_l, H_l, W_l], on the extractor's device.
         """
-        pixels = images.to(self.device, memory_format=torch.channels_last).float().div_(255)
-        pixels = pixels.sub_(self._mean).div_(self._std)
+        pixels = self.normalised(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             maps = self._model.forward_intermediates(
                 pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
             )
         return [feature.float() for feature in maps]
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the backbone is given for uint8 images: float32 by the weights' own mean and deviation."""
+        pixels = images.to(self.device, memory_format=torch.channels_last).float().div_(255)
+        return pixels.sub_(self._mean).div_(self._std)
 
     def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
         """The maps of some of the stages asked for at the start; one that stands for two comes once."""
