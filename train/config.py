@@ -247,7 +247,8 @@ class Config:
     max_hours: float | None = None
     """Save and exit with code 75 after so many hours, within a scheduler's time limit; the same command goes on."""
     timeout_minutes: float = 10.0
-    """Of several processes: a job in which one makes no progress for so long ends, and says which."""
+    """Of several processes: a job in which one makes no progress for so long ends, and says which. Longer than a
+    step, a validation or a save may take."""
     tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Also send the metrics to a tracker, through accelerate; it has to be installed."""
     plan: bool = False

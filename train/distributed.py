@@ -44,18 +44,19 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def from_first(value: Any, device: torch.device) -> Any:
-    """The first process's value, JSON-ready, on every process.
+def share(value: Any, device: torch.device, source: int = 0) -> Any:
+    """One process's value, JSON-ready, on every process.
 
     Args:
-        value: looked at on the first process only.
+        value: looked at on that process only.
         device: where the processes' tensors live.
+        source: its rank.
     """
     if processes() == 1:
         return value
     content = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
     size = torch.tensor(len(content), device=device)
-    dist.broadcast(size, 0)
-    content = content if rank() == 0 else torch.empty(int(size), dtype=torch.uint8, device=device)
-    dist.broadcast(content, 0)
+    dist.broadcast(size, source)
+    content = content if rank() == source else torch.empty(int(size), dtype=torch.uint8, device=device)
+    dist.broadcast(content, source)
     return json.loads(bytes(content.tolist()))

@@ -3,7 +3,7 @@
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from spd_weights.errors import SpdError
 from train import checkpoint
 from train.config import Adapt, Config, Supervised, recipe_name
 from train.data import Batch, Crops, make_loader
+from train.distributed import share
 from train.guard import CollapseAlarm, LossGuard
 from train.heartbeat import Heartbeat
 from train.monitors import Bar, Clock, MetricsLog, effective_rank, feature_std, gpu_memory, to_floats
@@ -72,23 +73,26 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
         for step, batch in enumerate(clock.watch(loader), run.start):
             done = step + 1
             heart.beat()
-            _report_bad_images(batch, run, bar)
             lr = set_learning_rate(run.optimizer, config.optim, step, run.schedule.steps_per_epoch)
             torch.manual_seed(config.seed + step)  # for dropout and the like: a resume has nothing to restore
 
             guard.before_step()
             out = forward_backward(run, make_views, batch)
-            loss, gradient_norm, stopping, save_is_cheap = _agree(run, out["loss"], stop)
-            if guard.accepts(loss, gradient_norm):
+            agreed = _agree(run, out["loss"], batch, stop)
+            if agreed.bad:
+                _report_bad_images(batch, run, bar)
+            if guard.accepts(agreed.loss, agreed.gradient_norm):
                 run.optimizer.step()
             else:
-                bar.message(f"step {done} is skipped: its loss is {loss:g}, its gradient's norm {gradient_norm:g}")
+                bar.message(
+                    f"step {done} is skipped: loss {agreed.loss:g}, norm of the gradient {agreed.gradient_norm:g}"
+                )
             run.optimizer.zero_grad()
 
             metrics = None
             if done % config.log_every == 0 or done == run.steps:
                 metrics = _measure(run, done, out, lr) | clock.read() | gpu_memory()
-                metrics |= {"gradient_norm": gradient_norm, "skipped_steps": guard.state["skipped"]}
+                metrics |= {"gradient_norm": agreed.gradient_norm, "skipped_steps": guard.state["skipped"]}
                 run.progress["metrics"] = metrics
                 if not isinstance(config, (Supervised, Adapt)):
                     alarm.check(metrics)
@@ -101,10 +105,11 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
                 if log:
                     log.write(step=done, **measured)
             collapsed = alarm.sounding and config.on_collapse == "stop"
-            if stopping or guard.hopeless or collapsed or _checkpoint_due(done, run, save_is_cheap):
+            ending = agreed.stopping or guard.hopeless or collapsed
+            if ending or _checkpoint_due(done, run, agreed.save_is_cheap):
                 run.progress["seconds"] += clock.lap()
                 _save(run, done)
-            _end_early(run, done, guard.hopeless, collapsed, stopping)
+            _end_early(run, done, guard.hopeless, collapsed, agreed.stopping)
             heart.beat()
 
 
@@ -122,23 +127,32 @@ def forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str,
     return out | {"loss": loss}
 
 
-@torch.no_grad()
-def _agree(run: Run, loss: Tensor, stop: StopRequest) -> tuple[float, float, tuple[str, int] | None, bool]:
-    """Over all processes: the step's loss, its gradient's norm, why to stop, and whether saving would cost
-    less than 1 % of the time since the last save.
+class Agreed(NamedTuple):
+    """What all processes know alike after a step's gradients."""
 
-    One small reduction, read at once: what follows has to be decided alike everywhere.
-    """
+    loss: float
+    gradient_norm: float
+    stopping: tuple[str, int] | None
+    """Why one of them was told to stop, and the exit code."""
+    save_is_cheap: bool
+    """Saving would cost less than 1 % of the time since the last save."""
+    bad: bool
+    """One of them met an image that it could not read."""
+
+
+@torch.no_grad()
+def _agree(run: Run, loss: Tensor, batch: Batch, stop: StopRequest) -> Agreed:
+    """One small reduction, read at once: what follows has to be decided alike everywhere."""
     accelerator = run.accelerator
     gradients = [p.grad for p in run.method.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients).float()
     if accelerator.scaler is not None:  # fp16: gradients that overflow are its own business
         norm = torch.zeros_like(norm)
     expensive = time.monotonic() - run.saved_at < _LEAST_INTERVAL * run.save_seconds  # of the process that saves
-    votes = torch.tensor([*stop.votes(), float(expensive)], device=loss.device)
+    votes = torch.tensor([*stop.votes(), float(expensive), float(bool(batch.bad))], device=loss.device)
     everyones = accelerator.reduce(torch.cat([loss.detach().float()[None], norm[None], votes]), "mean")
-    loss_mean, gradient_norm, *votes, expensive = everyones.tolist()
-    return loss_mean, gradient_norm, verdict(votes), not expensive
+    loss_mean, gradient_norm, *votes, expensive, bad = everyones.tolist()
+    return Agreed(loss_mean, gradient_norm, verdict(votes), not expensive, bool(bad))
 
 
 def _end_early(run: Run, done: int, hopeless: bool, collapsed: bool, stopping: tuple[str, int] | None) -> None:
@@ -181,11 +195,14 @@ def _measure(run: Run, done: int, out: dict[str, Tensor], lr: float) -> dict[str
 
 
 def _report_bad_images(batch: Batch, run: Run, bar: Bar) -> None:
-    """Name each unreadable image once; stop when there are too many."""
+    """Name each image that any process could not read, once; stop when there are too many."""
     known, limit = run.progress["bad"], run.config.data.max_bad_fraction
-    for index, reason in batch.bad.items():
-        if str(index) not in known:  # JSON's keys are strings
-            known[str(index)] = reason
+    mine = {str(index): reason for index, reason in batch.bad.items()}  # as in JSON
+    for source in range(run.accelerator.num_processes):
+        for index, reason in share(mine, run.accelerator.device, source).items():
+            if index in known:
+                continue
+            known[index] = reason
             bar.message(f"skipped an unreadable image: {reason}")
     if len(known) > limit * len(run.images):
         raise SpdError(

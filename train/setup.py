@@ -22,7 +22,7 @@ from spd_weights.local import create_model
 from train import checkpoint
 from train.config import Config, Supervised, to_json
 from train.data import Schedule
-from train.distributed import from_first
+from train.distributed import share
 from train.methods import build_method, check_batch_norm
 from train.optim import make_optimizer
 from train.shards import Layout, Shards
@@ -182,7 +182,7 @@ def open_run_images(config: Config, accelerator: Accelerator, split: str, labell
             found = {"layout": dataclasses.asdict(images.layout) if isinstance(images, Shards) else None}
         except SpdError as error:
             found = {"error": str(error)}
-    found = from_first(found, accelerator.device)
+    found = share(found, accelerator.device)
     if "error" in found:
         raise SpdError(found["error"])
     if accelerator.is_main_process:

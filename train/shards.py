@@ -72,6 +72,7 @@ class Shards:
             self.features["label"] = datasets.ClassLabel(names=layout.names)
         self.numbers = None if layout.values is None else {value: i for i, value in enumerate(layout.values)}
         self.open: OrderedDict[int, Callable[[int], tuple[bytes, str, Any]]] = OrderedDict()
+        self.keep = 2
         self.footers: dict[int, pq.FileMetaData] = {}
 
     def __len__(self) -> int:
@@ -99,18 +100,18 @@ class Shards:
             SpdError: a shard cannot be reached, after several tries.
         """
         if isinstance(index, int):
-            return {name: column[0] for name, column in self._rows([index], keep=2).items()}
-        groups = np.searchsorted(self.ends, index, side="right")
-        return self._rows(index, keep=len(np.unique(groups)))
+            return {name: column[0] for name, column in self._rows([index]).items()}
+        # The next batch needs most of the same groups; one more for the neighbour of a bad image.
+        self.keep = len(np.unique(np.searchsorted(self.ends, index, side="right"))) + 1
+        return self._rows(index)
 
-    def _rows(self, indices: list[int], keep: int) -> dict[str, Any]:
-        """Columns of rows; of the groups read for them, the last `keep` stay in memory for the next call."""
+    def _rows(self, indices: list[int]) -> dict[str, Any]:
         images, labels = [], []
         for index in indices:
             group = int(np.searchsorted(self.ends, index, side="right"))
             if group not in self.open:
                 self.open[group] = self._read(group)
-                while len(self.open) > max(2, keep):
+                while len(self.open) > self.keep:
                     self.open.popitem(last=False)
             self.open.move_to_end(group)
             row = int(index - self.ends[group] + self.counts[group])

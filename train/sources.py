@@ -52,7 +52,7 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
         shards = sorted(glob.glob(glob.escape(str(folder)) + f"/**/*{suffix}", recursive=True))
         shards = [shard for shard in shards if Path(shard).name.startswith(_SPLITS[split])] or shards
         if shards:
-            return Shards(_LAYOUTS[kind](source, [os.path.abspath(shard) for shard in shards], labelled, None))
+            return Shards(_LAYOUTS[kind](source, [os.path.abspath(shard) for shard in shards], labelled))
     return _image_files(folder, labelled)
 
 
@@ -83,7 +83,7 @@ def _from_hub(source: str, labelled: bool, split: str) -> Table:
         if urls and all(url.endswith(".parquet") for url in urls):
             return Shards(_parquet(source, urls, labelled, builder.info.features))
         if urls and all(url.endswith(".tar") for url in urls):  # no index, so no ranges: as files, once
-            return Shards(_webdataset(source, [_download(url) for url in urls], labelled, None))
+            return Shards(_webdataset(source, [_download(url) for url in urls], labelled))
         return _columns(datasets.load_dataset(name, config or None, split=chosen), source, labelled)
     except SpdError:
         raise
@@ -96,7 +96,7 @@ def _download(url: str) -> str:
     return hf_hub_download(place.repo_id, place.path_in_repo, repo_type=place.repo_type, revision=place.revision)
 
 
-def _parquet(source: str, files: list[str], labelled: bool, features: datasets.Features | None) -> Layout:
+def _parquet(source: str, files: list[str], labelled: bool, features: datasets.Features | None = None) -> Layout:
     """The layout of parquet files, from their footers alone, but for labels whose classes nothing names."""
 
     def footer(path: str) -> pq.ParquetFile:
@@ -134,7 +134,7 @@ def _parquet(source: str, files: list[str], labelled: bool, features: datasets.F
     )
 
 
-def _webdataset(source: str, files: list[str], labelled: bool, features: datasets.Features | None) -> Layout:
+def _webdataset(source: str, files: list[str], labelled: bool) -> Layout:
     """The layout of webdataset tars; their headers are read once to count images and to collect classes."""
     label = "cls" if labelled else None
     groups, values = [], set()
