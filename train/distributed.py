@@ -44,6 +44,19 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def channel_variance(maps: Tensor) -> Tensor:
+    """The variance of each channel over all processes' maps, of equal shapes: (B, C, H, W) to (C,)."""
+    if processes() == 1:
+        return maps.var((0, 2, 3))
+    maps = maps.float()
+    moments = torch.stack([maps.mean((0, 2, 3)), maps.square().mean((0, 2, 3))])
+    dist.all_reduce(moments)
+    mean, square = moments / processes()
+    count = processes() * maps.numel() // maps.shape[1]
+    return (square - mean.square()).clamp(min=0) * count / (count - 1)
+
+
 def share(value: Any, device: torch.device, source: int = 0) -> Any:
     """One process's value, JSON-ready, on every process.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
 from train.config import AdaptConfig
+from train.distributed import channel_variance
 from train.methods.rescale import rescaled
 
 _REDUCTIONS = (4, 8, 16)  # the maps that PaDiM and PatchCore read: layer1 to layer3 of a ResNet
@@ -71,7 +72,7 @@ class AdaptMethod(nn.Module):
         """
         with torch.no_grad():
             starting = self._maps(self.start, views["anchor"])
-        variances = [m.var((0, 2, 3)).sum() for m in starting]
+        variances = [channel_variance(m).sum() for m in starting]
         images = [views["anchor"], *([views["negative"]] if "negative" in views else [])]
         maps = [m.chunk(len(images)) for m in self._maps(self.backbone, torch.cat(images))]
         moved = [distances(now[0], then, v).mean() for now, then, v in zip(maps, starting, variances, strict=True)]
