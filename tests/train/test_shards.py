@@ -2,8 +2,6 @@
 
 import collections
 import io
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import HfApi, HfFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -234,20 +233,15 @@ def test_a_cut_tar_and_a_missing_label_are_named(tmp_path: Path):
 
 def put_on_the_hub(hub: HubServer, folder: Path) -> str:
     """As a user does, with the real client."""
-    code = (
-        "import sys; from huggingface_hub import HfApi; api = HfApi(); api.create_repo('tester/pics', "
-        "repo_type='dataset'); api.upload_folder(repo_id='tester/pics', repo_type='dataset', folder_path=sys.argv[1], "
-        "path_in_repo='data')"
-    )
-    subprocess.run([sys.executable, "-c", code, str(folder)], check=True)
+    api = HfApi()
+    api.create_repo("tester/pics", repo_type="dataset")
+    api.upload_folder(repo_id="tester/pics", repo_type="dataset", folder_path=folder, path_in_repo="data")
     hub.requests.clear()
     return "hf:tester/pics"
 
 
 @pytest.fixture
 def remote(hub: HubServer, parquet: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    from huggingface_hub import HfFileSystem
-
     HfFileSystem.clear_instance_cache()  # of the repository of the test before
     monkeypatch.setattr(train.shards, "_WAITS", (0.01, 0.01, 0.01, 0.01))
     return put_on_the_hub(hub, parquet)
