@@ -1,11 +1,12 @@
-"""What data, decoding and augmentation add to a training step.
+"""What data, decoding and augmentation add to a training step, and what SPD does.
 
     python -m tests.bench.train_step --data photos/ --arch resnet18 --size 64
 
-Times blocks of steps in turn, in one process: (a) the forward and backward passes and the optimiser on
-tensors that are ready, (b) the same with images decoded by workers and all views made. Prints the
-ratio b / a of each round and its median. The workers run throughout; their queue is full before and
-after a block (b), so neither block does the other's decoding.
+Times blocks of steps in turn, in one process, of SimSiam without and with SPD: (a) the forward and
+backward passes and the optimiser on tensors that are ready, (b) the same with images decoded by workers
+and all views made. Prints b / a of each, and the SPD step over the bare one beside the ratio of the images
+that pass through the encoder, medians over the rounds. The workers run throughout; their queues are full
+before and after a block (b), so no block does another's decoding.
 """
 
 import argparse
@@ -28,6 +29,58 @@ from train.sources import open_images
 from train.views import ViewMaker, memory_layout
 
 
+class Training:
+    """SimSiam with an SPD weight, its data and its optimiser."""
+
+    def __init__(self, args: argparse.Namespace, spd: float) -> None:
+        self.config = SimSiam(
+            data=DataConfig(train=args.data, image_size=args.size, workers=args.workers),
+            model=ModelConfig(arch=args.arch),
+            optim=OptimConfig(batch_size=args.batch),
+            spd=SpdConfig(weight=spd),
+            out=Path(tempfile.gettempdir()),
+        )
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        layout = memory_layout(self.device)
+        torch.manual_seed(0)
+        backbone = timm.create_model(args.arch, num_classes=0)
+        expected = timm.data.resolve_model_data_config(backbone)
+        self.method = build_method(self.config, backbone).to(self.device, memory_format=layout).train()
+        self.optimizer = make_optimizer(self.method, self.config.optim, fused=self.device.type == "cuda")
+        images = open_images(args.data)
+        self.schedule = Schedule(len(images), args.batch, 0)
+        self.make_views = ViewMaker(self.config, expected["mean"], expected["std"], self.device)
+        names = ("anchor", "second", *(("positive", "negative") if spd > 0 else ()))
+        shape = (args.batch, 3, args.size, args.size)
+        self.ready = {name: torch.randn(shape, device=self.device).contiguous(memory_format=layout) for name in names}
+        self.steps, total = args.steps, (args.rounds + 1) * args.steps
+        self.loader = iter(make_loader(Crops(images, self.config), self.schedule, 0, total, args.workers))
+        self.seconds([self.ready] * 2)
+        self.whole()
+
+    def bare(self) -> float:
+        """Seconds of a block of steps on tensors that are ready."""
+        return self.seconds([self.ready] * self.steps)
+
+    def whole(self) -> float:
+        """Seconds of a block of steps with data."""
+        return self.seconds(self.make_views(batch) for batch in itertools.islice(self.loader, self.steps))
+
+    def seconds(self, batches: Iterable[dict[str, Tensor]]) -> float:
+        """Train on batches."""
+        start, weight = time.perf_counter(), self.config.spd.weight
+        for step, views in enumerate(batches):
+            set_learning_rate(self.optimizer, self.config.optim, step, self.schedule.steps_per_epoch)
+            out = self.method(views)
+            loss = out["loss_base"] + (weight * out["loss_spd"] if weight > 0 else 0)
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,56 +91,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="steps in a block")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--spd", type=float, default=0.1, help="SPD weight; 0 times the bare method")
     args = parser.parse_args()
 
-    config = SimSiam(
-        data=DataConfig(train=args.data, image_size=args.size, workers=args.workers),
-        model=ModelConfig(arch=args.arch),
-        optim=OptimConfig(batch_size=args.batch),
-        spd=SpdConfig(weight=args.spd),
-        out=Path(tempfile.gettempdir()),
-    )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    layout = memory_layout(device)
-    torch.manual_seed(0)
-    backbone = timm.create_model(args.arch, num_classes=0)
-    expected = timm.data.resolve_model_data_config(backbone)
-    method = build_method(config, backbone).to(device, memory_format=layout).train()
-    optimizer = make_optimizer(method, config.optim, fused=device.type == "cuda")
-    images = open_images(args.data)
-    schedule = Schedule(len(images), args.batch, 0)
-    crops = Crops(images, config)
-    make_views = ViewMaker(config, expected["mean"], expected["std"], device)
-    shape = (args.batch, 3, args.size, args.size)
-    names = ("anchor", "second", *(("positive", "negative") if args.spd > 0 else ()))
-    ready = {name: torch.randn(shape, device=device).contiguous(memory_format=layout) for name in names}
-
-    def train(batches: Iterable[dict[str, Tensor]]) -> float:
-        start = time.perf_counter()
-        for step, views in enumerate(batches):
-            set_learning_rate(optimizer, config.optim, step, schedule.steps_per_epoch)
-            out = method(views)
-            loss = out["loss_base"] + (args.spd * out["loss_spd"] if args.spd > 0 else 0)
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    total = (args.rounds + 1) * args.steps
-    loader = iter(make_loader(crops, schedule, 0, total, args.workers))
-    train(ready for _ in range(2))
-    train(make_views(batch) for batch in itertools.islice(loader, args.steps))
-    ratios = []
+    base, spd = Training(args, 0.0), Training(args, 0.1)
+    rows = []
     for _ in range(args.rounds):
-        bare = train(ready for _ in range(args.steps))
-        whole = train(make_views(batch) for batch in itertools.islice(loader, args.steps))
-        ratios.append(whole / bare)
-        per_second = args.steps * args.batch / whole
-        print(f"bare {bare:.2f} s, with data {whole:.2f} s ({per_second:.1f} images/s), {ratios[-1]:.3f}")
-    print(f"step with data / bare step: median {statistics.median(ratios):.3f}, {args.arch} {args.size} px, {device}")
+        base_bare, base_whole, spd_bare, spd_whole = base.bare(), base.whole(), spd.bare(), spd.whole()
+        rows.append((base_whole / base_bare, spd_whole / spd_bare, spd_whole / base_whole))
+        per_second = args.steps * args.batch / spd_whole
+        print(f"without SPD {base_bare:.2f} s on ready tensors, {base_whole:.2f} s with data; ", end="")
+        print(f"with SPD {spd_bare:.2f} s, {spd_whole:.2f} s ({per_second:.1f} images/s)", flush=True)
+    without, with_spd, cost = (statistics.median(column) for column in zip(*rows, strict=True))
+    passes = len(spd.ready) / len(base.ready)
+    print(f"{args.arch} {args.size} px, {base.device}: ", end="")
+    print(f"with data / on ready tensors {without:.3f}, with SPD {with_spd:.3f}")
+    print(f"SPD step / bare step {cost:.3f}; images through the encoder {passes:.0f} times as many")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
     python -m tests.bench.views --data photos/ --size 64        # needs: pip install lightly
 
 Both decode every image and make its two strong views on one thread, in turn, in one process. Ours also
-makes the SPD views where --spd is not 0; each view counts.
+makes the SPD views where --spd is not 0; each view counts. Beside the whole, the part that is the CPU's
+where a GPU trains: decoding and cropping; colours, blur and SPD are then the GPU's. Also prints what the
+loader holds in memory.
 """
 
 import argparse
 import io
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -47,6 +50,9 @@ def main() -> None:
         views = make_views(crops.__getitems__([(0, first + i) for i in range(args.batch)]))
         return sum(len(view) for view in views.values())
 
+    def load(first: int) -> int:
+        return crops.__getitems__([(0, first + i) for i in range(args.batch)]).crops.flatten(0, 1).shape[0]
+
     def lightly(first: int) -> int:
         batch = images[first : first + args.batch]["image"]
         return sum(len(theirs(_decode(item))) for item in batch)
@@ -55,13 +61,19 @@ def main() -> None:
         start = time.process_time()
         return make(first) / (time.process_time() - start)
 
-    ours(0), lightly(0)
-    ratios = []
+    ours(0), load(0), lightly(0)
+    whole, loading = [], []
     for i in range(args.rounds):
-        a, b = rate(ours, i * args.batch), rate(lightly, i * args.batch)
-        ratios.append(a / b)
-        print(f"ours {a:.0f} views/s, lightly {b:.0f} views/s, {ratios[-1]:.2f}")
-    print(f"ours / lightly: median {statistics.median(ratios):.2f} at {args.size} px, CPU seconds of one thread")
+        first = i * args.batch
+        a, b, c = rate(ours, first), rate(load, first), rate(lightly, first)
+        whole.append(a / c)
+        loading.append(b / c)
+        print(f"ours {a:.0f} views/s, decoding and cropping {b:.0f} crops/s, lightly {c:.0f} views/s", flush=True)
+    print(f"{args.size} px, one thread's CPU seconds, medians: ours / lightly {statistics.median(whole):.2f}; ", end="")
+    print(f"decoding and cropping / lightly {statistics.median(loading):.2f}")
+    batch = crops.__getitems__([(0, i) for i in range(args.batch)]).crops.nbytes / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(f"a worker holds up to 4 batches of {batch:.1f} MiB; peak of this process with both pipelines {peak:.0f} MiB")
 
 
 def _decode(item: dict) -> Image.Image:

@@ -145,6 +145,17 @@ def test_a_killed_run_ends_with_the_same_weights(photos: Path, tmp_path: Path, f
     assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
+def test_the_first_losses_do_not_depend_on_the_workers(photos: Path, tmp_path: Path):
+    losses = []
+    for workers in (0, 1, 4):
+        config = small_config(photos, tmp_path / str(workers), optim=OptimConfig(epochs=7, batch_size=8, max_steps=20))
+        pretrain(dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers)))
+        losses.append([line["loss"] for line in metrics(config.out)])
+    assert len(losses[0]) == 20
+    assert losses[0] == losses[1] == losses[2]
+
+
 RECIPES = {
     "simsiam": {"simsiam": SimSiamConfig(projector_dim=32, predictor_dim=8)},
     "moco": {"moco": MoCoConfig(dim=16, queue_size=16)},
