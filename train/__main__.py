@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from spd_weights.errors import SpdError
-from train.config import RECIPES, to_json
+from train.recipes import RECIPES, to_json
 from train.report import write_report
 from train.stopping import INTERRUPTED, Stopped
 

@@ -4,11 +4,10 @@
 with the image size.
 """
 
-import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from spd_weights.errors import SpdError
 
@@ -148,55 +147,6 @@ class SpdConfig:
 
 
 @dataclass(frozen=True)
-class SimSiamConfig:
-    """SimSiam's heads (Chen & He, CVPR 2021)."""
-
-    projector_dim: int = 2048
-    """Width of the three projector layers."""
-    predictor_dim: int = 512
-    """Width of the predictor's bottleneck."""
-
-
-@dataclass(frozen=True)
-class MoCoConfig:
-    """MoCo's head and queue (He et al., CVPR 2020; v2: Chen et al., arXiv 2003.04297)."""
-
-    version: Literal["v1", "v2"] = "v2"
-    """v1 has a linear head, v2 a hidden layer. v1's other settings: --moco.temperature 0.07 and step schedule."""
-    dim: int = 128
-    """Width of the embeddings."""
-    queue_size: int = 65536
-    """How many keys of earlier steps serve as negatives."""
-    momentum: float = 0.999
-    """Share of itself that the key encoder keeps in a step."""
-    temperature: float = 0.2
-    """Divides the cosine similarities."""
-
-
-@dataclass(frozen=True)
-class SimCLRConfig:
-    """SimCLR's head (Chen et al., ICML 2020; three layers: the official code's default, from SimCLR v2)."""
-
-    projector_layers: int = 3
-    """Linear layers of the projector."""
-    projector_dim: int = 128
-    """Width of the embeddings."""
-    temperature: float = 0.1
-    """Divides the cosine similarities."""
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
-    """Staying close to the starting weights."""
-
-    keep_weight: float = 3.0
-    """Weight of the squared distance from the starting features, at every position of three stages."""
-    scales: tuple[float, ...] = ()
-    """Factors that the maps of strides 4, 8 and 16 are exported with, what reads them undoing it (MobileNetV2,
-    EfficientNet): PatchCore weighs its two maps by their size, and PaDiM's ridge is a fixed one."""
-
-
-@dataclass(frozen=True)
 class CheckpointConfig:
     """What survives a crash."""
 
@@ -278,100 +228,3 @@ class Config:
                 raise SpdError(f"{option} {value}: it must be at least {least}")
         if self.spd.anchor == "crop" and self.spd.symmetric:
             raise SpdError("--spd.anchor crop and --spd.symmetric exclude each other: there is one crop anchor")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimSiam(Config):
-    """SimSiam (Chen & He, CVPR 2021): two views of an image attract each other, with a predictor and a
-    stop-gradient. Defaults as in its ResNet-50 runs: 100 epochs, batch 512."""
-
-    simsiam: SimSiamConfig = SimSiamConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class MoCo(Config):
-    """MoCo v2 (Chen et al., 2020): find a view's partner among a queue of earlier images. Defaults as in
-    its ResNet-50 runs: 200 epochs, batch 256."""
-
-    optim: OptimConfig = OptimConfig(epochs=200, batch_size=256, lr=0.03)
-    moco: MoCoConfig = MoCoConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SimCLR(Config):
-    """SimCLR (Chen et al., ICML 2020): find a view's partner among all images of the batch. Defaults as in
-    the official ImageNet command: 100 epochs, batch 4096, LARS."""
-
-    optim: OptimConfig = OptimConfig(batch_size=4096, optimizer="lars", lr=1.2, lr_scaling="sqrt", warmup_epochs=10)
-    augment: AugmentConfig = AugmentConfig(crop_area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2))
-    simclr: SimCLRConfig = SimCLRConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Supervised(Config):
-    """Label cross-entropy, with SPD as an auxiliary task. Defaults as in torchvision's ImageNet reference:
-    90 epochs, batch 256. A folder's labels are the names of its subfolders."""
-
-    optim: OptimConfig = OptimConfig(epochs=90, batch_size=256, lr=0.1, schedule="step")
-    augment: AugmentConfig = AugmentConfig(
-        crop_area=(0.08, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
-    )
-
-
-IN_PLACE: dict[str, Any] = {
-    "weak_crop_area": (1.0, 1.0),
-    "weak_crop_aspect": (1.0, 1.0),
-    "weak_flip_probability": 0.0,
-}
-"""SPD options of views that lie on each other, as a dense loss needs them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapt(Config):
-    """Dense SPD on top of a pre-trained backbone, short and at a small learning rate, held close to where it
-    started. Our own recipe: the paper pre-trains from scratch, and compares pooled embeddings."""
-
-    model: ModelConfig = ModelConfig(init="timm")
-    optim: OptimConfig = OptimConfig(
-        epochs=1, batch_size=32, optimizer="adamw", lr=1e-4, lr_scaling="none", weight_decay=1e-4
-    )
-    augment: AugmentConfig = AugmentConfig(
-        crop_area=(0.5, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
-    )
-    spd: SpdConfig = SpdConfig(weight=1.0, **IN_PLACE)
-    adapt: AdaptConfig = AdaptConfig()
-
-    def __post_init__(self) -> None:
-        """Refuse SPD options that dense SPD has no use for."""
-        super().__post_init__()
-        if self.spd.weight == 0:
-            return
-        for name, only in {**IN_PLACE, "loss": "auto", "anchor": "strong", "symmetric": False}.items():
-            if (value := getattr(self.spd, name)) != only:
-                raise SpdError(
-                    f"--spd.{name.replace('_', '-')} {value}: the recipe adapt compares position by position, "
-                    f"which leaves only {only}"
-                )
-
-
-RECIPES: dict[str, type[Config]] = {
-    "simsiam": SimSiam,
-    "moco": MoCo,
-    "simclr": SimCLR,
-    "supervised": Supervised,
-    "adapt": Adapt,
-}
-
-
-def recipe_name(config: Config) -> str:
-    """The name a configuration is called by on the command line."""
-    return next(name for name, recipe in RECIPES.items() if type(config) is recipe)
-
-
-def to_json(config: Config) -> dict[str, object]:
-    """The resolved configuration as JSON-ready nested dictionaries."""
-    fields = dataclasses.asdict(config)
-    for action in ("print_config", "preview", "plan"):
-        del fields[action]
-    fields["probe"]["anomaly"] = None if config.probe.anomaly is None else str(config.probe.anomaly)
-    return {"recipe": recipe_name(config), **fields, "out": str(config.out)}

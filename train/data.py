@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spd_weights.errors import SpdError
-from train.config import Adapt, Config, Supervised
+from train.config import Config
 from train.decode import Box, decode, random_resized_crop
 from train.randomness import permutation, uniforms
+from train.recipes import Adapt, Supervised
 from train.shards import Shards
 from train.sources import Table
 

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from spd_weights.errors import SpdError
 from train import checkpoint
-from train.config import Adapt, Config, Supervised, recipe_name
+from train.config import Config
 from train.data import Batch, Crops, make_loader
 from train.distributed import share
 from train.guard import CollapseAlarm, LossGuard
 from train.heartbeat import Heartbeat
 from train.monitors import Bar, Clock, MetricsLog, effective_rank, feature_std, gpu_memory, to_floats
 from train.optim import set_learning_rate
+from train.recipes import Adapt, Supervised, recipe_name
 from train.record import export_run, finished_export
 from train.setup import Run, begin
 from train.stopping import Stopped, StopRequest, verdict

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from train.config import Config, recipe_name
+from train.config import Config
 from train.data import Crops, make_loader
 from train.loop import forward_backward
+from train.recipes import recipe_name
 from train.setup import Run, begin
 from train.views import ViewMaker
 

@@ -7,8 +7,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from spd_weights.errors import SpdError
-from train.config import Config, Supervised
+from train.config import Config
 from train.data import Crops, Schedule
+from train.recipes import Supervised
 from train.sources import open_images
 from train.views import ViewMaker
 

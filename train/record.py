@@ -10,8 +10,9 @@ from typing import Any
 from spd_weights.environment import environment
 from spd_weights.export import TRAINING, export_backbone
 from spd_weights.files import read_json
-from train.config import Config, recipe_name, to_json
+from train.config import Config
 from train.methods.adapt import AdaptMethod
+from train.recipes import recipe_name, to_json
 from train.setup import Run, changed_settings
 
 _FINAL = ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "effective_rank", "images_per_second")

@@ -20,11 +20,12 @@ from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from spd_weights.local import create_model
 from train import checkpoint
-from train.config import Config, Supervised, to_json
+from train.config import Config
 from train.data import Schedule
 from train.distributed import share
 from train.methods import build_method, check_batch_norm
 from train.optim import make_optimizer
+from train.recipes import Supervised, to_json
 from train.shards import Layout, Shards
 from train.sources import Table, keep_layout, open_images
 from train.views import memory_layout

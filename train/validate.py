@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from spd_weights.errors import SpdError
-from train.config import Supervised
 from train.decode import Box, decode
 from train.online import knn_top1, list_categories, probe_anomalies
+from train.recipes import Supervised
 from train.setup import Run, open_run_images
 from train.sources import Table
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from train import augment, perturb
-from train.config import Adapt, Config, Jitter, Range
+from train.config import Config, Jitter, Range
 from train.data import Batch
 from train.randomness import between, log_between, uniforms
+from train.recipes import Adapt
 
 _BLOCK_PIXELS = 8 * 224**2
 _PAIR_DRAWS = {"weak positive": 13, "weak negative": 13, "perturbation": perturb.UNIFORMS}

@@ -18,9 +18,10 @@ import torch
 
 from tests.train.helpers import ROOT, write_photos
 from train import checkpoint
-from train.config import DataConfig, SimSiam
+from train.config import DataConfig
 from train.methods import build_method
 from train.optim import make_optimizer
+from train.recipes import SimSiam
 
 
 def images_per_second(folder: Path, processes: int, options: list[str], steps: int) -> float:

@@ -21,10 +21,11 @@ import timm
 import torch
 from torch import Tensor
 
-from train.config import DataConfig, ModelConfig, OptimConfig, SimSiam, SpdConfig
+from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
 from train.data import Crops, Schedule, make_loader
 from train.methods import build_method
 from train.optim import make_optimizer, set_learning_rate
+from train.recipes import SimSiam
 from train.sources import open_images
 from train.views import ViewMaker, memory_layout
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from train.config import DataConfig, SimSiam, SpdConfig
+from train.config import DataConfig, SpdConfig
 from train.data import Crops
+from train.recipes import SimSiam
 from train.sources import open_images
 from train.views import ViewMaker
 

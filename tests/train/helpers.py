@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from train.config import Config, DataConfig, ModelConfig, OptimConfig, SimSiam, SimSiamConfig
+from train.config import Config, DataConfig, ModelConfig, OptimConfig
+from train.recipes import SimSiam, SimSiamConfig
 
 ROOT = Path(__file__).parents[2]
 ARCH = "test_resnet"

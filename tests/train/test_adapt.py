@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from spd_weights.errors import SpdError
 from spd_weights.export import export_backbone
 from tests.train.helpers import write_photos
-from train.config import IN_PLACE, Adapt, AdaptConfig, DataConfig, ModelConfig, OptimConfig, SpdConfig
+from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
 from train.data import Crops
 from train.loop import pretrain
 from train.methods.adapt import AdaptMethod, dense_spd_loss
+from train.recipes import IN_PLACE, Adapt, AdaptConfig
 from train.sources import open_images
 from train.views import ViewMaker
 

@@ -8,9 +8,10 @@ import torch
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
-from train.config import RECIPES, Config, MoCoConfig, ModelConfig, OptimConfig, SpdConfig
+from train.config import Config, ModelConfig, OptimConfig, SpdConfig
 from train.loop import pretrain
 from train.methods import build_method
+from train.recipes import RECIPES, MoCoConfig
 from train.setup import make_backbone
 from train.views import ViewMaker
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
-from train.config import RECIPES, Config, MoCoConfig
+from train.config import Config
 from train.loop import pretrain
 from train.methods.simsiam import SimSiamMethod
 from train.monitors import effective_rank, feature_std
+from train.recipes import RECIPES, MoCoConfig
 
 
 def test_effective_rank_is_the_entropy_of_the_spectrum():

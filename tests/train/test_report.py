@@ -10,7 +10,8 @@ import pytest
 
 from tests.eval.browser import CHROMIUM, Browser
 from train.__main__ import main
-from train.config import DataConfig, SimSiam, to_json
+from train.config import DataConfig
+from train.recipes import SimSiam, to_json
 
 
 def write_run(folder: Path, steps: int) -> Path:

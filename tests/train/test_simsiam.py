@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from tests.train.helpers import ARCH
-from train.config import SimSiamConfig, SpdConfig
+from train.config import SpdConfig
 from train.methods.simsiam import SimSiamMethod
+from train.recipes import SimSiamConfig
 from train.spd import spd_loss
 
 SPD = SpdConfig(loss="cosine")

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from spd_weights.errors import SpdError
-from train.config import Adapt, Config, MoCo, SimCLR, SimSiam, SpdConfig, Supervised
+from train.config import Config, SpdConfig
 from train.methods.adapt import AdaptMethod
 from train.methods.moco import MoCoMethod
 from train.methods.simclr import SimCLRMethod
 from train.methods.simsiam import SimSiamMethod
 from train.methods.supervised import SupervisedMethod
+from train.recipes import Adapt, MoCo, SimCLR, SimSiam, Supervised
 
 
 def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Module:

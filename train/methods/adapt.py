@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
-from train.config import AdaptConfig
 from train.distributed import channel_variance
 from train.methods.rescale import rescaled
+from train.recipes import AdaptConfig
 
 _REDUCTIONS = (4, 8, 16)  # the maps that PaDiM and PatchCore read: layer1 to layer3 of a ResNet
 _FLOOR = 0.003  # distances below count as this, in units of the starting features' variance: logarithms stay calm

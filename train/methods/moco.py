@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spd_weights.errors import SpdError
-from train.config import MoCoConfig, SpdConfig
+from train.config import SpdConfig
 from train.distributed import gather, rank
 from train.methods.heads import mlp
+from train.recipes import MoCoConfig
 from train.similarity import products, unit
 from train.spd import SpotTheDifference
 

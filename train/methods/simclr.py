@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.config import SimCLRConfig, SpdConfig
+from train.config import SpdConfig
 from train.distributed import gather_with_gradient, rank
 from train.methods.heads import mlp
+from train.recipes import SimCLRConfig
 from train.similarity import products, unit
 from train.spd import SpotTheDifference
 

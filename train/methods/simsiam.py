@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
-from train.config import SimSiamConfig, SpdConfig
+from train.config import SpdConfig
 from train.methods.heads import mlp
+from train.recipes import SimSiamConfig
 from train.similarity import cosine
 from train.spd import SpotTheDifference
 
