@@ -55,7 +55,7 @@ def main() -> None:
         return crops.__getitems__([(0, first + i) for i in range(args.batch)]).crops.flatten(0, 1).shape[0]
 
     def lightly(first: int) -> int:
-        batch = images[first : first + args.batch]["image"]
+        batch = images[list(range(first, first + args.batch))]["image"]
         return sum(len(theirs(_decode(item))) for item in batch)
 
     def rate(make: object, first: int) -> float:
