@@ -68,7 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="every weight of the catalog and its status")
+    command = commands.add_parser(
+        "list", help="every weight of the catalog, its status, and image AUROC and pixel AP where measured"
+    )
     command.set_defaults(run=_list)
 
     command = commands.add_parser("info", help="one weight: what it is, where it is, its digest")
@@ -128,6 +130,9 @@ def _add_licences(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-licence", metavar="ID", help="of the training data, such as cc-by-4.0")
 
 
+_LISTED = ("image_auroc", "pixel_aupr")  # one of detection, one of segmentation; `info` has all
+
+
 def _list(_: argparse.Namespace) -> None:
     table = [("NAME", "STATUS", "WITHOUT SPD", "MEASURED")]
     for row in load_catalog().values():
@@ -135,6 +140,7 @@ def _list(_: argparse.Namespace) -> None:
             f"{entry['dataset']} {entry['protocol']} {entry['method']} {entry['metric']} {entry['value']:.3f}"
             + (f" ± {entry['spread']:.3f}" if entry["spread"] is not None else "")
             for entry in row.results or []
+            if entry["metric"] in _LISTED
         ]
         lines = measured or ["not measured"]
         table.append((row.name, row.status, row.counterpart or ("itself" if row.spd_weight == 0 else "none"), lines[0]))
