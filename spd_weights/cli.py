@@ -68,9 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser(
-        "list", help="every weight of the catalog, its status, and image AUROC and pixel AP where measured"
-    )
+    command = commands.add_parser("list", help="every weight, its status, image AUROC and pixel AP")
     command.set_defaults(run=_list)
 
     command = commands.add_parser("info", help="one weight: what it is, where it is, its digest")
