@@ -184,14 +184,12 @@ def _measure(run: Run, done: int, out: dict[str, Tensor], lr: float) -> dict[str
         scalars |= {"loss_spd": out["loss_spd"].detach(), "spd_accuracy": out["spd_accuracy"]}
     scalars |= {"feature_std": feature_std(out["features"]), "effective_rank": effective_rank(out["features"])}
     values = to_floats(run.accelerator.reduce(scalars, "mean"))
-    names = ("loss", "loss_base", "loss_spd", "spd_accuracy")
+    names = ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "effective_rank")
     return {
         "step": done,
         "epoch": done / run.schedule.steps_per_epoch,
         **{name: values.get(name) for name in names},
         "lr": lr,
-        "feature_std": values["feature_std"],
-        "effective_rank": values["effective_rank"],
     }
 
 

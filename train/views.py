@@ -13,7 +13,6 @@ from train.randomness import between, log_between, uniforms
 from train.recipes import Adapt
 
 _BLOCK_PIXELS = 8 * 224**2
-_PAIR_DRAWS = {"weak positive": 13, "weak negative": 13, "perturbation": perturb.UNIFORMS}
 
 Views = tuple[Tensor, ...]
 
@@ -50,12 +49,12 @@ class ViewMaker:
             Normalised float32 tensors (B, 3, S, S): `anchor` and, where there are two crops, `second`, the
             strong views. If the SPD weight is not 0 also `positive` = weak(anchor) and `negative` =
             perturbed(weak'(anchor)), of 2B images where SPD is symmetric, and where the anchor is the
-            plain crop `spd_anchor`; for `adapt` also `alpha` (B, 1, S, S), where the negatives were changed.
-            `labels` int64 (B,), where there are any.
+            plain crop `spd_anchor`. `adapt` gets `alpha` (B, 1, S, S), where the negatives were changed, and
+            no `positive`: for it that is the rest of the negative. `labels` int64 (B,), where there are any.
         """
         made = self.unnormalized(batch)
         views = {
-            name: ((view - self.mean).div_(self.std)).contiguous(memory_format=self.layout)
+            name: (view - self.mean).div_(self.std).contiguous(memory_format=self.layout)
             for name, view in made.items()
             if name not in ("alpha", "unperturbed")
         }
@@ -86,12 +85,20 @@ class ViewMaker:
             views["spd_anchor"] = anchors[0]
         elif spd.symmetric:
             anchors = list(views.values())
-        pairs = [
-            _blockwise(self.pair, anchor, *(draw(f"{name} {i}", count) for name, count in _PAIR_DRAWS.items()))
+        made = [
+            _blockwise(
+                self.negative, anchor, draw(f"weak negative {i}", 13), draw(f"perturbation {i}", perturb.UNIFORMS)
+            )
             for i, anchor in enumerate(anchors)
         ]
-        names = ("positive", "negative", "alpha", "unperturbed")
-        return views | {name: torch.cat(parts) for name, parts in zip(names, zip(*pairs, strict=True), strict=True)}
+        names = ("negative", "alpha", "unperturbed")
+        views |= {name: torch.cat(parts) for name, parts in zip(names, zip(*made, strict=True), strict=True)}
+        if not isinstance(self.config, Adapt):
+            positives = [
+                _blockwise(self.positive, anchor, draw(f"weak positive {i}", 13))[0] for i, anchor in enumerate(anchors)
+            ]
+            views["positive"] = torch.cat(positives)
+        return views
 
     def strong(self, crops: Tensor, u: np.ndarray) -> Views:
         """Jitter, greyscale and blur crops, in this order: uint8 (B, 3, S, S) and u (B, 9) to float (B, 3, S, S)."""
@@ -100,11 +107,14 @@ class ViewMaker:
         images = augment.grayscale(images, torch.from_numpy(u[:, 6] < config.gray_probability))
         return (_blur(images, u[:, 7:9], config.blur_sigma, config.blur_probability),)
 
-    def pair(self, anchors: Tensor, u_positive: np.ndarray, u_weak: np.ndarray, u_perturb: np.ndarray) -> Views:
-        """Positives, negatives, where those were changed (alpha), and what they were before, of (B, 3, S, S)."""
+    def positive(self, anchors: Tensor, u: np.ndarray) -> Views:
+        """Weak augmentations of anchors: (B, 3, S, S) and u (B, 13) to (B, 3, S, S)."""
+        return (self.weak(anchors, u),)
+
+    def negative(self, anchors: Tensor, u_weak: np.ndarray, u_perturb: np.ndarray) -> Views:
+        """Perturbed weak augmentations of anchors, where they were changed (alpha), and what they were before."""
         unperturbed = self.weak(anchors, u_weak)
-        negatives, alpha = perturb.perturb(unperturbed, u_perturb, self.config.spd)
-        return self.weak(anchors, u_positive), negatives, alpha, unperturbed
+        return *perturb.perturb(unperturbed, u_perturb, self.config.spd), unperturbed
 
     def weak(self, images: Tensor, u: np.ndarray) -> Tensor:
         """Crop, flip, blur and jitter a little: (B, 3, S, S) and u (B, 13) to (B, 3, S, S).

@@ -17,8 +17,8 @@ def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[:3] for line in listed[1:] if not line.startswith(" ")] == expected
     assert all(line.endswith("not measured") for line in listed if " planned " in line)
     measured = [entry for row in load_catalog().values() for entry in row.results or []]
-    shown = [entry for entry in measured if entry["metric"] in ("image_auroc", "pixel_aupr")]
-    assert len([line for line in listed if " ± " in line]) == len([e for e in shown if e["spread"] is not None]) > 0
+    chosen = [entry for entry in measured if entry["metric"] in ("image_auroc", "pixel_aupr")]
+    assert len([line for line in listed if " ± " in line]) == len([e for e in chosen if e["spread"] is not None]) > 0
     assert main(["info", "wide_resnet50_2_spd.supervised_in1k"]) == 0
     shown, _, train = capsys.readouterr().out.partition("train: ")
     assert json.loads(shown)["counterpart"] == "wide_resnet50_2_spd.supervised_in1k_eta0"

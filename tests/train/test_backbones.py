@@ -96,7 +96,8 @@ def test_views_of_any_size(size: int):
     maker = ViewMaker(config, (0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
     anchors = torch.rand(2, 3, size, size)
     u = torch.rand(2, 20, dtype=torch.double).numpy()
-    positives, negatives, alpha, unperturbed = maker.pair(anchors, u[:, :13], u[:, 3:16], u)
+    (positives,) = maker.positive(anchors, u[:, :13])
+    negatives, alpha, unperturbed = maker.negative(anchors, u[:, 3:16], u)
     assert positives.shape == negatives.shape == unperturbed.shape == anchors.shape
     changed = (negatives - unperturbed).abs().amax(1, keepdim=True) > 0
     assert changed.any()
