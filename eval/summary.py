@@ -2,9 +2,11 @@
 
 One row a weight, one column a (method, metric), each a mean over categories of the mean over seeds; below, the
 paired differences to the first weight with their intervals. All categories count alike, whatever their data set.
+NAME stands for NAME_seed0, NAME_seed1 and so on, too: the same training repeated, whose seeds count as repetitions.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +16,19 @@ import numpy as np
 
 from eval.compare import interval
 from eval.results import read_results
-from eval.tables import TITLES, match_weights
+from eval.tables import TITLES, match_weights, short_names
 from spd_weights.errors import SpdError
 
-METRICS = ("image_auroc", "pixel_aupr")
-_METHODS = {"padim": "PaDiM", "patchcore": "PatchCore"}
+COLUMNS = {
+    ("1cls", "padim", "image_auroc"): "PaDiM",
+    ("1cls", "padim", "pixel_aupr"): "PaDiM",
+    ("1cls", "patchcore", "image_auroc"): "PatchCore",
+    ("1cls", "patchcore", "pixel_aupr"): "PatchCore",
+    ("2cls_highshot", "classifier", "image_auroc"): "classifier",
+    ("2cls_highshot", "unet", "pixel_aupr"): "U-Net",
+}  # (protocol, method, metric): the header's first word
 
-Cells = dict[tuple[str, str, str], dict[str, dict[int, float]]]  # (weights, method, metric): category: seed: value
+Cells = dict[str, dict[tuple[int, int], float]]  # category: (training seed, evaluation's seed): value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,7 +39,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
     parser.add_argument(
-        "--weights", nargs="+", required=True, metavar="W", help="in this order; the first is compared with"
+        "--weights",
+        nargs="+",
+        action="append",
+        required=True,
+        metavar="W",
+        help="in this order; the first is compared with. Repeatable: each makes a part of the table",
     )
     parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="only these; default all")
     given = parser.parse_args(argv)
@@ -43,12 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def summary(rows: Sequence[dict[str, Any]], weights: Sequence[str], categories: Sequence[str] = ()) -> str:
+def summary(rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[str]], categories: Sequence[str] = ()) -> str:
     """Render the table.
 
     Args:
         rows: Of results.json.
-        weights: Names among the rows, in full or as tables shorten them; the first is the baseline.
+        groups: Names of weights among the rows, in full or as tables shorten them, or without their training seed;
+            the first of each group is its baseline.
         categories: Only these; none for all.
 
     Returns:
@@ -57,40 +71,54 @@ def summary(rows: Sequence[dict[str, Any]], weights: Sequence[str], categories: 
     Raises:
         SpdError: There are no such weights or categories, or a weight lacks a cell that the baseline has.
     """
-    names = [match_weights(list(rows), name) for name in weights]
     if unknown := sorted(set(categories) - {row["category"] for row in rows}):
         raise SpdError(f"no categories {', '.join(unknown)} among the results")
-    cells = _cells(rows, categories)
-    columns = [(method, metric) for method in _METHODS for metric in METRICS if (names[0], method, metric) in cells]
-    header = [f"{_METHODS[method]} {TITLES[metric]}" for method, metric in columns]
+    rows = [row for row in rows if row["value"] is not None and (not categories or row["category"] in categories)]
+    columns = [column for column in COLUMNS if any(_column(row) == column for row in rows)]
+    header = [f"{COLUMNS[column]} {TITLES[column[-1]]}" for column in columns]
     lines = [["", *header], ["---", *["---:"] * len(columns)]]
-    for name, label in zip(names, weights, strict=True):
-        lines.append([f"`{label}`", *(_mean(cells, name, column) for column in columns)])
-    for name, label in zip(names[1:], weights[1:], strict=True):
-        lines.append([f"`{label}` − `{weights[0]}`", *(_difference(cells, name, names[0], c) for c in columns)])
+    for labels in groups:
+        trained = {label: _repetitions(rows, label) for label in labels}
+        cells = {label: [_cells(rows, trained[label], column) for column in columns] for label in labels}
+        for label in labels:
+            name = f"`{label}`" + (f", {len(trained[label])} seeds" if len(trained[label]) > 1 else "")
+            lines.append([name, *map(_mean, cells[label])])
+        first, *others = labels
+        for label in others:
+            differences = map(_difference, cells[label], cells[first], [(label, first)] * len(columns))
+            lines.append([f"`{label}` − `{first}`", *differences])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(rows: Sequence[dict[str, Any]], categories: Sequence[str]) -> Cells:
+def _column(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["protocol"], row["method"], row["metric"]
+
+
+def _repetitions(rows: Sequence[dict[str, Any]], label: str) -> dict[str, int]:
+    """The weights that a name stands for, and the seed each was trained with (0 where it is in no name)."""
+    names = short_names(list(dict.fromkeys(row["weights"] for row in rows)))
+    seeds = {weights: re.fullmatch(rf"{re.escape(label)}_seed(\d+)", short) for weights, short in names.items()}
+    found = {weights: int(match[1]) for weights, match in seeds.items() if match}
+    return found or {match_weights(rows, label): 0}
+
+
+def _cells(rows: Sequence[dict[str, Any]], trained: dict[str, int], column: tuple[str, ...]) -> Cells:
     cells: Cells = {}
     for row in rows:
-        if row["value"] is not None and (not categories or row["category"] in categories):
-            of_weights = cells.setdefault((row["weights"], row["method"], row["metric"]), {})
-            of_weights.setdefault(row["category"], {})[row["seed"]] = row["value"]
+        if row["weights"] in trained and _column(row) == column:
+            cells.setdefault(row["category"], {})[trained[row["weights"]], row["seed"]] = row["value"]
     return cells
 
 
-def _mean(cells: Cells, weights: str, column: tuple[str, str]) -> str:
-    found = cells.get((weights, *column), {})
-    return f"{100 * np.mean([np.mean(list(seeds.values())) for seeds in found.values()]):.1f}" if found else "–"
+def _mean(cells: Cells) -> str:
+    return f"{100 * np.mean([np.mean(list(seeds.values())) for seeds in cells.values()]):.1f}" if cells else "–"
 
 
-def _difference(cells: Cells, weights: str, baseline: str, column: tuple[str, str]) -> str:
-    ours, theirs = cells.get((weights, *column), {}), cells[(baseline, *column)]
+def _difference(ours: Cells, theirs: Cells, names: tuple[str, str]) -> str:
     if {c: set(s) for c, s in ours.items()} != {c: set(s) for c, s in theirs.items()}:
-        raise SpdError(
-            f"{weights} and {baseline} were not measured on the same categories and seeds: evaluate them again"
-        )
+        raise SpdError(f"{' and '.join(names)} were not measured on the same categories and seeds: evaluate them again")
+    if not ours:
+        return "–"
     pairs = [[ours[c][seed] - theirs[c][seed] for seed in theirs[c]] for c in sorted(theirs)]
     mean = f"{100 * np.mean([np.mean(p) for p in pairs]):+.1f}"
     if len(pairs) < 2:
