@@ -61,8 +61,7 @@ def main() -> int:
             run("spd_weights", "pull", REPOSITORY, "--to", str(out / "pulled"), environment=environment)
             run("spd_weights", "verify", str(out / "pulled"), environment=environment)
     except subprocess.CalledProcessError as failed:
-        print(f"this step failed: python {shlex.join(failed.cmd[1:])}", file=sys.stderr)
-        return failed.returncode
+        return fail(failed)
     print(f"results {out / 'eval' / 'results.json'}\nreport  {out / 'eval' / 'report.html'}  (open it in a browser)")
     return 0
 
@@ -74,6 +73,12 @@ def run(module: str, *arguments: str, environment: dict[str, str] | None = None)
     start = time.monotonic()
     subprocess.run(command, env=os.environ | (environment or {}), check=True)
     print(f"  {time.monotonic() - start:.0f} s", flush=True)
+
+
+def fail(failed: subprocess.CalledProcessError) -> int:
+    """Name the command that failed; returns its exit code."""
+    print(f"this step failed: python {shlex.join(failed.cmd[1:])}", file=sys.stderr)
+    return failed.returncode
 
 
 @contextmanager
