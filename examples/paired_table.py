@@ -35,7 +35,8 @@ def main() -> int:
     parser.add_argument("--arch", default="resnet18", help="(%(default)s)")
     parser.add_argument("--image-size", default="64", metavar="PX", help="to train at (%(default)s)")
     parser.add_argument("--epochs", default="4", metavar="N", help="(%(default)s)")
-    parser.add_argument("--evaluate-at", default="128", metavar="PX", help="(%(default)s)")
+    parser.add_argument("--evaluate-at", default="128", metavar="PX", help="1-class (%(default)s)")
+    parser.add_argument("--fine-tune-at", default="96", metavar="PX", help="2-class (%(default)s)")
     args = parser.parse_args()
     try:
         for seed in range(args.seeds):
@@ -50,8 +51,8 @@ def main() -> int:
         run("eval", "--weights", *runs, "--data", args.data, "--out", str(args.out / "eval"),
             "--method", "padim", "patchcore", "classifier", "unet", "--protocol", "1cls", "2cls_highshot",
             "--image-size", args.evaluate_at, "--coreset-ratio", "0.02",
-            "--classifier-size", args.evaluate_at, "--unet-size", args.evaluate_at, "--precision", "bf16",
-            "--epochs", "1", "--min-steps", "100")  # fmt: skip
+            "--classifier-size", args.fine_tune_at, "--unet-size", args.fine_tune_at, "--precision", "bf16",
+            "--epochs", "1", "--min-steps", "60")  # fmt: skip
         groups = [["--weights", f"{method}_eta0", method] for method in args.method]
         run("eval.summary", str(args.out / "eval"), *(word for group in groups for word in group))
     except subprocess.CalledProcessError as failed:
