@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
+from train.shards import IMAGE_SUFFIXES
 
 _NEIGHBOURS, _TEMPERATURE = 20, 0.07  # Wu et al., CVPR 2018
 _REDUCTIONS = (4, 8, 16)  # the maps that PaDiM reads: layer1 to layer3 of a ResNet
@@ -112,7 +113,7 @@ def curves(scores: Tensor, positive: Tensor) -> tuple[float, float]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp"})
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _pixels(path: Path, size: int, mode: str) -> Tensor:
