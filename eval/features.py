@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor
+from torch import Tensor, nn
 
+from eval.folding import folded
 from eval.weights import load_backbone
 from spd_weights.errors import SpdError
 
@@ -67,6 +68,9 @@ class Extractor:
                 f"weights {weights!r}: cannot see images of {image_size} x {image_size} pixels ({reason}); "
                 "choose another --image-size"
             ) from error
+        noise = torch.randint(256, (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
+        probe = self.normalised(noise.byte())
+        self._model = folded(self._model, lambda network: self._maps(network, probe))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> list[Tensor]:
@@ -80,10 +84,13 @@ class Extractor:
         """
         pixels = self.normalised(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            maps = self._model.forward_intermediates(
-                pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
-            )
+            maps = self._maps(self._model, pixels)
         return [feature.float() for feature in maps]
+
+    def _maps(self, model: nn.Module, pixels: Tensor) -> list[Tensor]:
+        return model.forward_intermediates(
+            pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
+        )
 
     def normalised(self, images: Tensor) -> Tensor:
         """What the backbone is given for uint8 images: float32 by the weights' own mean and deviation."""
