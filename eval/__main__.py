@@ -101,7 +101,23 @@ def _download(given: argparse.Namespace) -> None:
 
 
 def _request(argv: list[str]) -> Request:
-    defaults = Request(weights=(), data=Path(), out=Path())
+    given = _parser().parse_args(argv)
+    return Request(
+        weights=given.weights,
+        data=given.data,
+        out=given.out,
+        protocols=given.protocol,
+        methods=given.method,
+        categories=given.category,
+        seeds=given.seeds,
+        settings=settings_of(given),
+        training=training_of(given),
+        save_maps=given.save_maps,
+        workers=max(0, given.workers),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eval",
         description="How well do backbones find defects? With standard detectors on their features, or fine-tuned "
@@ -150,24 +166,11 @@ def _request(argv: list[str]) -> Request:
     parser.add_argument(
         "--workers",
         type=int,
-        default=defaults.workers,
+        default=Request.workers,
         metavar="N",
-        help=f"processes that decode images ({defaults.workers})",
+        help=f"processes that decode images ({Request.workers})",
     )
-    given = parser.parse_args(argv)
-    return Request(
-        weights=given.weights,
-        data=given.data,
-        out=given.out,
-        protocols=given.protocol,
-        methods=given.method,
-        categories=given.category,
-        seeds=given.seeds,
-        settings=settings_of(given),
-        training=training_of(given),
-        save_maps=given.save_maps,
-        workers=max(0, given.workers),
-    )
+    return parser
 
 
 def _report_parser() -> argparse.ArgumentParser:

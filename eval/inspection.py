@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.datasets import IMAGE_SUFFIXES, load_categories
+from eval.datasets import IMAGE_SUFFIXES, Category, load_categories
 from eval.detector import load_detector, save_detector
 from eval.download import unpacked
 from eval.features import Extractor
 from eval.figures import coloured
 from eval.images import read_image, read_photo
-from eval.methods import METHODS, Settings
+from eval.methods import METHODS, Detector, Settings
 from eval.protocols import check_training, feature_maps, not_finite
 from eval.scratch import scratch
 from spd_weights.errors import SpdError
@@ -53,27 +53,11 @@ def fit(
     Raises:
         SpdError: As `load_categories`, `Extractor`, `check_training` and `save_detector`.
     """
-    found = load_categories(unpacked(data), "1cls", [category])
-    if len(found) > 1:
-        raise SpdError(f"{data}: {category} is in {len(found)} data sets; name one as <data set>/{category}")
-    (chosen,) = found
-    check_training(chosen, "1cls")
+    chosen = _category(data, category)
     extractor = Extractor(weights, settings.image_size, METHODS[method].reductions, settings.feature_precision)
     (detector,) = METHODS[method].make(settings, [seed], len(chosen.train))
-    scores, levels = [], []
     started = time.perf_counter()
-    try:
-        for _, maps in feature_maps(chosen.train, "train", extractor, settings, workers, _quiet):
-            detector.update(maps)
-        detector.fit()
-        for _, maps in feature_maps(chosen.train, "score", extractor, settings, workers, _quiet):
-            score, heat = detector.score(maps)
-            scores += score.tolist()
-            levels += [] if heat is None else [heat[:, ::4, ::4].flatten().cpu()]
-    except torch.linalg.LinAlgError as error:
-        raise not_finite(extractor, chosen) from error
-    if not np.isfinite(scores).all():
-        raise not_finite(extractor, chosen)
+    found = _learned(detector, chosen, extractor, settings, workers)
     about = {
         "method": method,
         "settings": asdict(settings),
@@ -85,15 +69,45 @@ def fit(
         "dataset": chosen.dataset,
         "category": chosen.name,
         "n_train": len(chosen.train),
-        "threshold_hint": max(scores),
+        **found,
         "threshold_note": _NOTE,
-        "map_median": float(torch.cat(levels).median()) if levels else None,
-        "map_maximum": float(torch.cat(levels).max()) if levels else None,
         "seconds": round(time.perf_counter() - started, 3),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     save_detector(save, detector, about)
     return about
+
+
+def _category(data: Path, name: str) -> Category:
+    found = load_categories(unpacked(data), "1cls", [name])
+    if len(found) > 1:
+        raise SpdError(f"{data}: {name} is in {len(found)} data sets; name one as <data set>/{name}")
+    check_training(found[0], "1cls")
+    return found[0]
+
+
+def _learned(
+    detector: Detector, category: Category, extractor: Extractor, settings: Settings, workers: int
+) -> dict[str, float | None]:
+    """Fit a detector; the levels of its scores and maps of the training images."""
+    scores, levels = [], []
+    try:
+        for _, maps in feature_maps(category.train, "train", extractor, settings, workers, _quiet):
+            detector.update(maps)
+        detector.fit()
+        for _, maps in feature_maps(category.train, "score", extractor, settings, workers, _quiet):
+            score, heat = detector.score(maps)
+            scores += score.tolist()
+            levels += [] if heat is None else [heat[:, ::4, ::4].flatten().cpu()]
+    except torch.linalg.LinAlgError as error:
+        raise not_finite(extractor, category) from error
+    if not np.isfinite(scores).all():
+        raise not_finite(extractor, category)
+    return {
+        "threshold_hint": max(scores),
+        "map_median": float(torch.cat(levels).median()) if levels else None,
+        "map_maximum": float(torch.cat(levels).max()) if levels else None,
+    }
 
 
 def predict(path: Path, images: Sequence[Path], out: Path, weights: str | None = None) -> dict[str, Any]:
