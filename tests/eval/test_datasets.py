@@ -1,7 +1,9 @@
 """Layouts recognised by looking, and every kind of broken data refused by name."""
 
+import csv
 import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -122,6 +124,24 @@ def test_shots_are_a_function_of_seed_and_object_and_nested(published):
     assert draw_shots(category, 5, 1).train != five.train
     assert [s.image.name for s in draw_shots(other, 5, 0).train] != [s.image.name for s in five.train]
     assert five.test == category.test
+
+
+def test_shots_of_all_twelve_objects_come_from_the_pool_and_nest(published):
+    with (published / "split_csv" / "2cls_fewshot.csv").open() as file:
+        pool = {row["image"]: row["label"] for row in csv.DictReader(file) if row["split"] == "train"}
+    draws = {}
+    for category in load_categories(published, "2cls_10shot"):
+        for seed in range(5):
+            five, ten = (draw_shots(category, shots, seed) for shots in (5, 10))
+            names = [[s.image.relative_to(published).as_posix() for s in drawn.train] for drawn in (five, ten)]
+            assert set(names[0]) < set(names[1])
+            for shots, drawn in zip((5, 10), names, strict=True):
+                assert Counter(pool[name] for name in drawn) == {"normal": shots, "anomaly": shots}
+                assert all(name.startswith(f"{category.name}/") for name in drawn)
+            assert draw_shots(category, 10, seed) == ten
+            assert five.test == ten.test == category.test
+            draws[category.name, seed] = tuple(names[1])
+    assert len(set(draws.values())) == len(draws) == 12 * 5
 
 
 def test_too_few_to_draw_from(tmp_path):
