@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import math
 import os
 import sys
 import time
@@ -26,7 +27,7 @@ from eval.figures import write_figures
 from eval.finetune import Training
 from eval.methods import METHODS, Settings
 from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, Metric, image_metrics, metrics_of_pixels, rank_pixels, undefined
-from eval.protocols import SHOTS, Prediction, Run, check, one_class, read_masks, repetitions
+from eval.protocols import SHOTS, Prediction, Run, check, check_masks, one_class, read_masks, repetitions
 from eval.ranking import rank
 from eval.results import CELL, Cell, Results, rows_of
 from eval.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
@@ -103,6 +104,7 @@ def _jobs(request: Request) -> list[list[Cell]]:
     for protocol, categories in data.items():
         for category in categories:
             check(category, protocol)
+    check_masks([category for categories in data.values() for category in categories])
     sources = {
         (weights, method): source
         for weights in dict.fromkeys(request.weights)
@@ -211,14 +213,17 @@ def _write_cell(folder: Path, cell: Cell, metrics: dict[str, Metric], seconds: f
 
 
 def _save_maps(path: Path, category: Category, prediction: Prediction, masks: np.ndarray | None) -> None:
-    """All that the numbers come from. Maps are float16 and divided by `scale` where they would exceed its range."""
+    """All that the numbers come from: maps, divided by `scale`, in float16, scores and masks as they are.
+
+    Ranks alone count for the metrics. float16 rounds to one part in 2,048, which ties scores that lie closer.
+    """
     arrays = {
         "images": np.array(_names(category, category.test)),
         "anomalous": np.array([sample.anomalous for sample in category.test]),
         "scores": prediction.scores,
     }
     if prediction.maps is not None:
-        scale = max(1.0, *(float(np.abs(one).max()) / np.finfo(np.float16).max for one in prediction.maps))
+        scale = _half_scale(max(float(np.abs(one).max()) for one in prediction.maps))
         halves = np.empty(prediction.maps.shape, np.float16)
         for half, one in zip(halves, prediction.maps, strict=True):
             half[:] = one / scale
@@ -226,6 +231,14 @@ def _save_maps(path: Path, category: Category, prediction: Prediction, masks: np
     if masks is not None:
         arrays["masks"] = masks
     np.savez_compressed(path, **arrays)
+
+
+def _half_scale(largest: float) -> float:
+    """One for most maps; else a power of two, which rounds nothing, that brings the largest value into float16's range.
+
+    Beyond 65,504 lies infinity, and below 6e-5 float16 has ever fewer digits.
+    """
+    return 1.0 if largest == 0 or 1 <= largest < 2**15 else 2.0 ** (math.frexp(largest)[1] - 15)
 
 
 def _names(category: Category, samples: Sequence[Sample]) -> list[str]:

@@ -103,15 +103,20 @@ def read_mask(path: Path, size: int, resize: str = "square") -> np.ndarray:
     Raises:
         SpdError: The file is missing, unreadable, or marks no pixel at its own size.
     """
+    whole = Image.fromarray(whole_mask(path).view(np.uint8))
+    square = whole.resize((size, size), Image.Resampling.NEAREST, seen_box(whole.size, resize))
+    return np.asarray(square).view(bool)
+
+
+def whole_mask(path: Path) -> np.ndarray:
+    """Read a mask at its own size, bool, shape [height, width]; meaning and errors as of `read_mask`."""
     with open_image(path) as image:
         values = np.asarray(_decode(image, path))
         channels = len(image.getbands()) - ("A" in image.getbands())
     defect = values.reshape(*values.shape[:2], -1)[..., :channels].any(axis=-1)
     if not defect.any():
         raise SpdError(f"{path}: the mask of an anomaly marks no pixel; mend the mask, or list the image as normal")
-    whole = Image.fromarray(defect.view(np.uint8))
-    square = whole.resize((size, size), Image.Resampling.NEAREST, seen_box(whole.size, resize))
-    return np.asarray(square).view(bool)
+    return defect
 
 
 def batches(

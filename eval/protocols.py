@@ -1,7 +1,9 @@
 """What is trained on and what is tested, per protocol; and 1-class: normal images alone for training."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from eval.datasets import Category, Sample
 from eval.features import Extractor
-from eval.images import batches, read_mask
+from eval.images import batches, read_mask, whole_mask
 from eval.methods import METHODS, Detector, Settings
 from eval.scratch import scratch
 from spd_weights.errors import SpdError
@@ -128,6 +130,18 @@ def check_training(category: Category, protocol: str) -> None:
             f"{where} has no {missing} training image, and {protocol} learns from both classes; "
             "add some or leave it out with --category"
         )
+
+
+def check_masks(categories: Sequence[Category]) -> None:
+    """Read each mask once, so that one without a defect is found before hours of work and not after.
+
+    Raises:
+        SpdError: A mask is unreadable or marks nothing.
+    """
+    masks = {s.mask: None for category in categories for s in (*category.train, *category.test) if s.mask}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding leaves the interpreter free
+        for _ in pool.map(whole_mask, masks):
+            pass
 
 
 def read_masks(samples: Sequence[Sample], image_size: int, resize: str = "square") -> np.ndarray | None:

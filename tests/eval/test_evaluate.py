@@ -11,13 +11,15 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import eval.evaluate as evaluation
+from eval.datasets import load_categories
 from eval.evaluate import Request, evaluate
 from eval.features import FEATURE_PRECISIONS, Extractor
 from eval.images import batches, read_image, read_mask
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
-from eval.protocols import Settings
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, pixel_metrics
+from eval.protocols import Prediction, Settings
+from eval.two_class import Finetuner
 from spd_weights.errors import SpdError
-from tests.eval.helpers import DEFECT, SHARED, SIZE, mvtec_category, tiny_export, visa_tree
+from tests.eval.helpers import DEFECT, SHARED, SIZE, mask, mvtec_category, save, tiny_export, visa_tree
 
 SMALL = Settings(image_size=64, padim_dims=8)
 RANDOM = "random:test_resnet"
@@ -144,6 +146,23 @@ def test_saved_maps_give_the_numbers_again(tile, tmp_path):
     assert found["pixel_auroc"] == pytest.approx(roc_auc_score(*pixels), abs=1e-4)
     assert found["pixel_aupr"] == pytest.approx(average_precision_score(*pixels), abs=1e-3)
     assert len(saved["images"]) == len(saved["scores"]) == 8
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e7])
+def test_saved_maps_of_any_size_keep_their_ranks(tile, tmp_path, size):
+    """Patch distances of small features, and logits of a network that is very sure, alike."""
+    (category,) = load_categories(tile, "1cls")
+    rng = np.random.default_rng(0)
+    masks = rng.random((8, 64, 64)) < 0.01
+    maps = ((rng.lognormal(size=masks.shape) + 3 * masks) * size).astype(np.float32)
+    maps[0] -= 5 * np.float32(size)
+    evaluation._save_maps(tmp_path / "maps.npz", category, Prediction(maps.max(axis=(1, 2)), maps, 0.0), masks)
+    saved = np.load(tmp_path / "maps.npz")
+    assert saved["maps"].dtype == np.float16
+    np.testing.assert_allclose(saved["maps"] * saved["scale"], maps, rtol=2**-11, atol=1e-6 * size)
+    again = pixel_metrics(saved["maps"], saved["masks"])
+    for name, metric in pixel_metrics(maps, masks).items():
+        assert again[name].value == pytest.approx(metric.value, abs=1e-3), name
 
 
 def test_short_crop_end_to_end(tile, tmp_path):
@@ -279,3 +298,19 @@ def test_real_photographs_and_real_weights(tmp_path):
         assert trained["image_auroc"] > untrained["image_auroc"]
     cookie = values(tmp_path, weights=weights, category="cookie")
     assert cookie["pixel_auroc"] > 0.85
+
+
+@pytest.mark.parametrize("protocol", ["1cls", "2cls_highshot"])
+def test_a_mask_that_marks_nothing_is_named_before_any_work(tmp_path, monkeypatch, protocol):
+    """Of the last category, and in 2-class of any part: the categories before it are not measured in vain."""
+    for name in ("gear", "tile"):
+        mvtec_category(tmp_path / "set" / name, train=20, anomalous=20)
+    truth = tmp_path / "set" / "tile" / "ground_truth" / "spot"
+    (category,) = load_categories(tmp_path / "set", protocol, ["tile"])
+    chosen = next(sample.mask for sample in (*category.train, *category.test) if sample.mask)
+    save(mask(value=0), chosen)
+    monkeypatch.setattr(Extractor, "__init__", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(Finetuner, "__init__", lambda *_: pytest.fail("weights were loaded"))
+    with pytest.raises(SpdError, match=rf"^{truth}/{chosen.name}: .* marks no pixel"):
+        evaluate(request(tmp_path / "set", tmp_path / "out", protocols=[protocol]))
+    assert not list((tmp_path / "out").rglob("cell.json"))

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from eval.datasets import load_categories
 from eval.evaluate import Request, evaluate
 from eval.finetune import Network, Training, finetune
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, pixel_metrics
 from eval.protocols import check
 from eval.report import write_report
 from eval.segment import focal_loss
@@ -61,7 +61,10 @@ def test_defects_are_learnt_and_found(tile, tmp_path):
     saved = np.load(cells(out)["2cls_highshot-unet-seed0"] / "maps.npz")
     masks = np.zeros(saved["maps"].shape, bool)
     masks[["spot" in name for name in saved["images"]], 5:16, 19:26] = True  # the rectangle at 32 pixels
+    assert saved["maps"].dtype == np.float16
     assert found["pixel_auroc"] == pytest.approx(roc_auc_score(masks.ravel(), saved["maps"].ravel()), abs=0.01)
+    for name, metric in pixel_metrics(saved["maps"], saved["masks"]).items():
+        assert found[name] == pytest.approx(metric.value, abs=1e-3), name
     anomalous = masks.any(axis=(1, 2))
     np.testing.assert_allclose(saved["maps"].max(axis=(1, 2)), saved["scores"], rtol=2**-11)  # maps are float16
     assert found["image_aupr"] == pytest.approx(average_precision_score(anomalous, saved["scores"]))
