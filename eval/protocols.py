@@ -155,7 +155,7 @@ def read_masks(samples: Sequence[Sample], image_size: int, resize: str = "square
     """
     if not any(sample.mask for sample in samples):
         return None
-    masks = np.zeros((len(samples), image_size, image_size), dtype=bool)
+    masks = scratch((len(samples), image_size, image_size), np.bool_)
     for mask, sample in zip(masks, samples, strict=True):
         if sample.mask:
             mask[:] = read_mask(sample.mask, image_size, resize)

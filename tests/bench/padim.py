@@ -1,4 +1,4 @@
-"""PaDiM without the backbone's passes against anomalib's, in one run, on the same features; and its memory.
+"""PaDiM without the backbone's passes against anomalib's, in one run, on the same features.
 
     pip install "anomalib==2.*"
     python -m tests.bench.padim --train 100 --test 50
@@ -7,16 +7,13 @@ Features have a ResNet-18's shapes at 224 px (layer1 to layer3), or with `--wide
 and 550 channels are kept, the same by both. anomalib needs 12 GB of memory for the latter. Prints the
 processor's seconds of learning and scoring (a busy machine stretches the clock's, above all of many threads: set
 OMP_NUM_THREADS=1 there), their ratio, and how far the maps agree inside the border (anomalib reflects
-it otherwise, and adds 1e-5 to the ridge). Then the peak memory of learning from 100 and from 1,000 images.
-Fails below a ratio of 10, a difference of 1e-3, or growing memory. anomalib is no dependency; without it only
-our figures are printed.
+it otherwise, and adds 1e-5 to the ridge). Fails below a ratio of 10, or a difference of 1e-3. anomalib is no
+dependency; without it only our figures are printed. `tests.bench.memory` has the memory.
 """
 
 import argparse
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,17 +33,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=int, default=100, help="images")
     parser.add_argument("--test", type=int, default=50, help="images")
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--wide", action="store_true", help="a ResNet-50's features instead of a ResNet-18's")
     args = parser.parse_args()
     torch.manual_seed(0)
-    if args.measure:
-        print(_peak_of_learning(args.measure, args.wide))
-        return 0
-    passed = _compare(args.train, args.test, args.wide)
-    peaks = {images: _measured(images, args.wide) for images in (100, 1000)}
-    print("peak memory of learning: " + ", ".join(f"{peak:.0f} MB from {n} images" for n, peak in peaks.items()))
-    return 0 if passed and peaks[1000] < 1.05 * peaks[100] else 1
+    return 0 if _compare(args.train, args.test, args.wide) else 1
 
 
 def _compare(train: int, test: int, wide: bool) -> bool:
@@ -96,20 +86,6 @@ def embedding(batch: list[Tensor], channels: Tensor) -> Tensor:
     """As anomalib's: every layer at the finest grid, concatenated, then the channels selected."""
     grown = [F.interpolate(layer, size=batch[0].shape[-2:], mode="nearest") for layer in batch]
     return torch.cat(grown, dim=1).index_select(1, channels)
-
-
-def _measured(images: int, wide: bool) -> float:
-    command = [sys.executable, "-m", "tests.bench.padim", "--measure", str(images), *(["--wide"] * wide)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def _peak_of_learning(images: int, wide: bool) -> float:
-    padim = Padim(_SIZE, seed=0)
-    for _ in range(images // _BATCH):
-        padim.update(features(_BATCH, wide))
-    padim.fit()
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 
 
 if __name__ == "__main__":

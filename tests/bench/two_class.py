@@ -4,7 +4,8 @@
 
 Prints, for each method, the seconds of a step of the training loop (with its data and its optimiser), their ratio to
 the bare forward and backward passes of the same network, and the seconds of a test image, decoding included; and
-the hours of all three protocols with 5 seeds that follow from VisA's image counts.
+the hours of all three protocols with 5 seeds that follow from VisA's image counts. `--operations` counts instead of
+measuring, in seconds at any size: floating-point operations, for estimates of machines that are not here.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 from eval.finetune import Network, Training, finetune, logits_of
 from eval.segment import focal_loss
@@ -33,16 +35,24 @@ def main() -> None:
     parser.add_argument("--unet-size", type=int, default=Training.unet_size)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--operations", action="store_true", help="count instead of measuring")
     args = parser.parse_args()
     training = Training(args.classifier_size, args.unet_size, epochs=1, min_steps=args.steps)
     print(f"{args.weights}, {torch.get_num_threads()} threads, batches of {training.batch_size}")
     for method in METHODS:
         finetuner = Finetuner(args.weights, method, training)
         network, size = finetuner.network(0), finetuner.image_size
+        steps, images = whole_evaluation(Training())
+        if args.operations:
+            step, image = operations(network, size, training.batch_size)
+            print(
+                f"{method} at {size} px: {step / 1e12:.2f} TFLOP a step, {image / 1e12:.3f} a test image; VisA, "
+                f"3 protocols, {_SEEDS} seeds: {(steps * step + images * image) / 1e15:.0f} PFLOP"
+            )
+            continue
         network = network.to(memory_format=torch.channels_last)
         step, bare = seconds_of_a_step(network, size, training, masks=method == "unet")
         image = seconds_of_a_test_image(network, size, args.workers)
-        steps, images = whole_evaluation(Training())
         print(
             f"{method} at {size} px: {step:.3f} s a step, {step / bare:.2f} times its bare passes; "
             f"{image:.3f} s a test image; VisA, 3 protocols, {_SEEDS} seeds: {steps} steps, {images} test images, "
@@ -65,6 +75,19 @@ def seconds_of_a_step(network: Network, size: int, training: Training, masks: bo
         network.zero_grad()
         alone.append(time.perf_counter())
     return tuple(float(np.diff(times).min()) for times in (ends, alone))
+
+
+def operations(network: Network, size: int, batch_size: int) -> tuple[float, float]:
+    """Of a step's forward and backward passes, and of a test image, without computing any of it."""
+    network = network.to("meta")
+    counts = []
+    for images, learn in ((batch_size, True), (1, False)):
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(learn):
+            logits = network.train(learn)(torch.zeros(images, 3, size, size, device="meta"))
+            if learn:
+                logits.sum().backward()
+        counts.append(counter.get_total_flops())
+    return counts[0], counts[1]
 
 
 def seconds_of_a_test_image(network: Network, size: int, workers: int, images: int = 32) -> float:

@@ -1,0 +1,119 @@
+"""Peak memory of every method, from 100 and from 1,000 training images. `python -m tests.bench.memory`
+
+Each measurement is a process of its own, from image files to scores and maps, on small features (an untrained
+test_resnet's at --image-size). Printed is the memory that is the process's own; pages of the nameless files that hold
+what a method needs again (patches, decoded images, maps, masks) are not: the system takes them back when it needs
+the room. Fails where the peak grows by more than 4 MB; PatchCore's selection may hold every patch in its 128
+projected dimensions twice besides, and no more.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eval.datasets import Category, Sample
+from eval.features import Extractor
+from eval.finetune import Training
+from eval.methods import METHODS, Settings
+from eval.patchcore import PROJECTION
+from eval.protocols import PROTOCOLS, Run, one_class
+from eval.two_class import Finetuner
+
+_WEIGHTS = "random:test_resnet"
+_TEST = 16  # images
+_STRIDE = 8  # pixels from patch to patch of PatchCore's grid
+_METHODS = tuple(dict.fromkeys(method for methods in PROTOCOLS.values() for method in methods))
+
+
+def main() -> int:
+    """Measure and print; 1 where memory grows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", nargs="+", choices=_METHODS, default=_METHODS)
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure:
+        print(_peak_of(args.method[0], args.measure, args.image_size))
+        return 0
+    passed = True
+    for method in args.method:
+        few, many = (_measured(method, images, args.image_size) for images in (100, 1000))
+        patches = 900 * (args.image_size // _STRIDE) ** 2 if method == "patchcore" else 0
+        allowed = 4 + 1.05 * patches * (2 * PROJECTION + 2) * 4 / 1e6
+        grows = many - few > allowed
+        print(f"{method}: {few:.0f} MB from 100 images, {many:.0f} MB from 1,000" + (": grows" if grows else ""))
+        passed &= not grows
+    return 0 if passed else 1
+
+
+def _measured(method: str, images: int, size: int) -> float:
+    command = [sys.executable, "-m", "tests.bench.memory", "--method", method, "--image-size", str(size)]
+    done = subprocess.run([*command, "--measure", str(images)], check=True, stdout=subprocess.PIPE, text=True)
+    return float(done.stdout)
+
+
+def _peak_of(method: str, images: int, size: int) -> float:
+    """Megabytes."""
+    with tempfile.TemporaryDirectory() as folder, _Watch() as watch:
+        category = _category(Path(folder), images, size, both_classes=method not in METHODS)
+        if method in METHODS:
+            settings = Settings(image_size=size, coreset_ratio=0.01)
+            extractor = Extractor(_WEIGHTS, size, METHODS[method].reductions)
+            one_class(category, extractor, [Run("1cls", method, 0)], settings, 0, _quiet)
+        else:
+            training = Training(classifier_size=size, unet_size=size, epochs=1, min_steps=1)
+            Finetuner(_WEIGHTS, method, training)(category, 0, 0, _quiet)
+    return watch.peak / 1e6
+
+
+def _category(folder: Path, images: int, size: int, both_classes: bool) -> Category:
+    """Images of noise, each another: PatchCore has no patch twice to choose."""
+    rng = np.random.default_rng(0)
+    mask = folder / "mask.png"
+    Image.fromarray((rng.random((size, size)) < 0.01).view(np.uint8) * 255).save(mask)
+    samples = []
+    for index in range(images + _TEST):
+        photo = folder / f"{index}.bmp"
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(photo)
+        anomalous = index % 2 == 1 and (both_classes or index >= images)
+        samples.append(Sample(photo, anomalous, mask if anomalous else None, "noise" if anomalous else "good"))
+    return Category("bench", "noise", folder, tuple(samples[:images]), tuple(samples[images:]))
+
+
+class _Watch(threading.Thread):
+    """The highest anonymous memory of this process in bytes, looked at every few milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            lines = Path("/proc/self/status").read_text().splitlines()
+            kilobytes = next(line for line in lines if line.startswith("RssAnon")).split()[1]
+            self.peak = max(self.peak, int(kilobytes) * 1024)
+            time.sleep(0.003)
+
+    def __enter__(self) -> "_Watch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+
+def _quiet(stage: str, done: int, of: int) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
