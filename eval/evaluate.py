@@ -196,7 +196,7 @@ def _metrics(
         return metrics | undefined(_pixel_metrics(kind), "the method scores whole images and gives no map"), curves
     if masks is None:
         return metrics | undefined(_pixel_metrics(kind), "the category has no masks"), curves
-    pixels = rank_pixels(prediction.maps, masks)
+    pixels = rank_pixels(prediction.maps, masks, anomalous)
     metrics |= metrics_of_pixels(pixels)
     if pixels.defects and pixels.background:
         curves["pixel"] = curve(pixels.everywhere())

@@ -80,13 +80,14 @@ def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
     return metrics_of_pixels(rank_pixels(maps, masks))
 
 
-def rank_pixels(maps: np.ndarray, masks: np.ndarray) -> PixelRanking:
-    """Rank all pixels; arguments as of `pixel_metrics`."""
+def rank_pixels(maps: np.ndarray, masks: np.ndarray, anomalous: np.ndarray | None = None) -> PixelRanking:
+    """Rank all pixels; arguments as of `pixel_metrics`, and which images are anomalous, bool, [N], if not by mask."""
     pixels = PixelRanking()
     for anomaly_map, mask in zip(maps, masks, strict=True):
         pixels.add_defects(anomaly_map, mask)
-    for anomaly_map, mask in zip(maps, masks, strict=True):
-        pixels.add_background(anomaly_map, mask)
+    labels = [None] * len(masks) if anomalous is None else anomalous.tolist()
+    for anomaly_map, mask, label in zip(maps, masks, labels, strict=True):
+        pixels.add_background(anomaly_map, mask, label)
     return pixels
 
 

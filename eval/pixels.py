@@ -56,12 +56,16 @@ class PixelRanking:
             self._region_shares.append(1.0 / np.bincount(inside)[inside])
             self._image_shares.append(np.full(scores.size, 1.0 / scores.size))
 
-    def add_background(self, anomaly_map: np.ndarray, mask: np.ndarray) -> None:
-        """Second pass; arguments and errors as of the first. An image without a defect pixel counts as normal."""
+    def add_background(self, anomaly_map: np.ndarray, mask: np.ndarray, anomalous: bool | None = None) -> None:
+        """Second pass; arguments and errors as of the first.
+
+        `anomalous` tells whether the image is, where its defect may lie out of view or have vanished with the
+        resize; by default it is if it has a defect pixel.
+        """
         if self._normal is None or self._anomalous is None:
             values = self._end_of_first_pass()
             self._normal, self._anomalous = _Counter(values), _Counter(values)
-        counter = self._anomalous if mask.any() else self._normal
+        counter = self._anomalous if (mask.any() if anomalous is None else anomalous) else self._normal
         counter.add(_as_float(anomaly_map[~mask]))
 
     def everywhere(self) -> Ranking:
@@ -69,7 +73,7 @@ class PixelRanking:
         return self._ranking("pixels", self._normal, self._anomalous)
 
     def in_anomalous_images(self) -> Ranking:
-        """Defect pixels among the normal pixels of the images with a defect."""
+        """Defect pixels among the normal pixels of anomalous images."""
         return self._ranking("pixels", self._anomalous)
 
     def regions(self) -> Ranking:

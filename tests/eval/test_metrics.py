@@ -11,7 +11,7 @@ from scipy import ndimage
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 import eval.pixels
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, metrics_of_pixels, pixel_metrics
+from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, metrics_of_pixels, pixel_metrics, rank_pixels
 from eval.pixels import PixelRanking
 from eval.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
 
@@ -154,6 +154,22 @@ def test_aupimo_sees_only_normal_images():
     maps[2, 0, 5:10] = (top[3] + top[4]) / 2  # four of 80,000 pixels above: from a rate of 5e-5 on
     expected = (5 + 5 * np.log(1e-4 / 5e-5) / np.log(10)) / 100
     assert pixel_metrics(maps, masks)["pixel_aupimo"].value == pytest.approx(expected, abs=1e-9)
+
+
+def test_an_anomaly_whose_defect_is_out_of_view_is_no_normal_image():
+    rng = np.random.default_rng(0)
+    maps = rng.random((4, 200, 200)).astype(np.float32)
+    masks = np.zeros(maps.shape, bool)
+    masks[2, :10, :10] = True
+    maps[2, :10, :10] += 2
+    maps[3] += 5  # of an anomalous image cut by --resize short-crop
+    anomalous = np.array([False, False, True, True])
+    found = metrics_of_pixels(rank_pixels(maps, masks, anomalous))
+    assert found["pixel_aupimo"] == pixel_metrics(maps[:3], masks[:3])["pixel_aupimo"]
+    assert found["pixel_aupimo"].value == pytest.approx(1)
+    assert found["pixel_auroc"] == pixel_metrics(maps, masks)["pixel_auroc"]
+    expected = roc_auc_score(masks[2:].ravel(), maps[2:].ravel())
+    assert found["anomalous_only_pixel_auroc"].value == pytest.approx(expected)
 
 
 @given(ranked())
