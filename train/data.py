@@ -36,11 +36,11 @@ class Batch:
     there are more than the run allows, crops are left unfilled: the run has to stop."""
 
     def split(self, parts: int) -> list["Batch"]:
-        """Cut into equal parts, in order."""
+        """Cut into parts, in order: equal ones, where the batch divides by their number."""
         if parts == 1:
             return [self]
-        labels = [None] * parts if self.labels is None else self.labels.chunk(parts)
-        pieces = zip(self.crops.chunk(parts), labels, np.split(self.indices, parts), strict=True)
+        labels = [None] * parts if self.labels is None else self.labels.tensor_split(parts)
+        pieces = zip(self.crops.tensor_split(parts), labels, np.array_split(self.indices, parts), strict=True)
         return [Batch(crops, some, indices, self.epoch, {}) for crops, some, indices in pieces]
 
     @classmethod

@@ -23,6 +23,7 @@ from train import checkpoint
 from train.config import Config
 from train.data import Schedule
 from train.distributed import share
+from train.memory import keep_freed_memory
 from train.methods import build_method, check_batch_norm
 from train.optim import make_optimizer
 from train.recipes import Supervised, to_json
@@ -99,6 +100,8 @@ def begin(config: Config) -> Run:
     )
     check_batch_norm(method, schedule.share // config.optim.accumulate)
     on_gpu = accelerator.device.type == "cuda"
+    if not on_gpu:
+        keep_freed_memory()
     if on_gpu and accelerator.num_processes > 1:
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # it cannot run on a CPU
     optimizer = make_optimizer(method, config.optim, fused=on_gpu)

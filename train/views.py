@@ -1,5 +1,7 @@
 """The views of a batch: which augmentation makes each, and the random numbers it is drawn from."""
 
+import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +16,8 @@ from train.recipes import Adapt
 
 _BLOCK_PIXELS = 8 * 224**2
 
-Views = tuple[Tensor, ...]
+Parts = dict[str, list[Tensor]]
+"""Views by name: one of each image, or one for each of its anchors."""
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:
@@ -36,8 +39,8 @@ class ViewMaker:
         """
         self.config, self.device = config, device
         self.layout = memory_layout(device)
-        self.mean = torch.tensor(mean, device=device)[:, None, None]
-        self.std = torch.tensor(std, device=device)[:, None, None]
+        self.scale = 1 / torch.tensor(std, device=device)[:, None, None]
+        self.shift = -torch.tensor(mean, device=device)[:, None, None] * self.scale
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Make all views of a batch.
@@ -52,69 +55,70 @@ class ViewMaker:
             plain crop `spd_anchor`. `adapt` gets `alpha` (B, 1, S, S), where the negatives were changed, and
             no `positive`: for it that is the rest of the negative. `labels` int64 (B,), where there are any.
         """
-        made = self.unnormalized(batch)
-        views = {
-            name: (view - self.mean).div_(self.std).contiguous(memory_format=self.layout)
-            for name, view in made.items()
-            if name not in ("alpha", "unperturbed")
-        }
-        if "alpha" in made and isinstance(self.config, Adapt):
-            views["alpha"] = made["alpha"]  # a dense loss asks where
+        views = self._blockwise(self._normalized, batch)
+        views = {name: view.contiguous(memory_format=self.layout) for name, view in views.items()}
         return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device)}
 
     def unnormalized(self, batch: Batch) -> dict[str, Tensor]:
         """The same views as float32 images in [0, 1]; with them the negatives' `alpha` map (B, 1, S, S), 0
         where nothing was changed, and `unperturbed`, what they were before.
         """
+        return self._blockwise(self._made, batch)
 
+    def _blockwise(self, make: Callable[[Batch], Parts], batch: Batch) -> dict[str, Tensor]:
+        """Make views of a few images at a time on a CPU, all of them while the block stays in the cache."""
+        pixels = len(batch.indices) * batch.crops.shape[-1] ** 2
+        blocks = math.ceil(pixels / _BLOCK_PIXELS) if self.device.type == "cpu" else 1
+        whole: dict[str, Tensor] = {}
+        stop = 0
+        for block in batch.split(min(blocks, len(batch.indices))):
+            start, stop = stop, stop + len(block.indices)
+            for name, parts in make(block).items():
+                if name not in whole:
+                    whole[name] = parts[0].new_empty(len(parts), len(batch.indices), *parts[0].shape[1:])
+                for place, part in zip(whole[name], parts, strict=True):
+                    place[start:stop] = part
+        return {name: view.flatten(0, 1) for name, view in whole.items()}
+
+    def _normalized(self, batch: Batch) -> Parts:
+        made = self._made(batch)
+        alpha, _ = made.pop("alpha", None), made.pop("unperturbed", None)
+        for view in itertools.chain(*made.values()):
+            view.mul_(self.scale).add_(self.shift)
+        if alpha and isinstance(self.config, Adapt):
+            made["alpha"] = alpha  # a dense loss asks where
+        return made
+
+    def _made(self, batch: Batch) -> Parts:
         def draw(stream: str, count: int) -> np.ndarray:
             return uniforms(self.config.seed, batch.epoch, batch.indices, stream, count)
 
         crops = [crop.to(self.device, non_blocking=True) for crop in batch.crops.unbind(1)]
-        names = ("anchor", "second")[: len(crops)]
-        views = {
-            name: _blockwise(self.strong, crop, draw(f"strong {i}", 9))[0]
-            for i, (name, crop) in enumerate(zip(names, crops, strict=True))
-        }
+        strong = [self.strong(crop, draw(f"strong {i}", 9)) for i, crop in enumerate(crops)]
+        views = {name: [view] for name, view in zip(("anchor", "second"), strong, strict=False)}
         spd = self.config.spd
         if spd.weight == 0:
             return views
-        anchors = [views["anchor"]]
+        anchors = strong if spd.symmetric else strong[:1]
         if spd.anchor == "crop":
-            anchors = [crops[0].float().div_(255)]
-            views["spd_anchor"] = anchors[0]
-        elif spd.symmetric:
-            anchors = list(views.values())
-        made = [
-            _blockwise(
-                self.negative, anchor, draw(f"weak negative {i}", 13), draw(f"perturbation {i}", perturb.UNIFORMS)
-            )
-            for i, anchor in enumerate(anchors)
+            views["spd_anchor"] = anchors = [crops[0].float().div_(255)]
+        unperturbed = [self.weak(anchor, draw(f"weak negative {i}", 13)) for i, anchor in enumerate(anchors)]
+        perturbed = [
+            perturb.perturb(images, draw(f"perturbation {i}", perturb.UNIFORMS), spd)
+            for i, images in enumerate(unperturbed)
         ]
-        names = ("negative", "alpha", "unperturbed")
-        views |= {name: torch.cat(parts) for name, parts in zip(names, zip(*made, strict=True), strict=True)}
+        negative, alpha = (list(parts) for parts in zip(*perturbed, strict=True))
+        views |= {"negative": negative, "alpha": alpha, "unperturbed": unperturbed}
         if not isinstance(self.config, Adapt):
-            positives = [
-                _blockwise(self.positive, anchor, draw(f"weak positive {i}", 13))[0] for i, anchor in enumerate(anchors)
-            ]
-            views["positive"] = torch.cat(positives)
+            views["positive"] = [self.weak(anchor, draw(f"weak positive {i}", 13)) for i, anchor in enumerate(anchors)]
         return views
 
-    def strong(self, crops: Tensor, u: np.ndarray) -> Views:
+    def strong(self, crops: Tensor, u: np.ndarray) -> Tensor:
         """Jitter, greyscale and blur crops, in this order: uint8 (B, 3, S, S) and u (B, 9) to float (B, 3, S, S)."""
         config = self.config.augment
         images = _jitter(crops.float().div_(255), u[:, :6], config.jitter, config.jitter_probability)
-        images = augment.grayscale(images, torch.from_numpy(u[:, 6] < config.gray_probability))
-        return (_blur(images, u[:, 7:9], config.blur_sigma, config.blur_probability),)
-
-    def positive(self, anchors: Tensor, u: np.ndarray) -> Views:
-        """Weak augmentations of anchors: (B, 3, S, S) and u (B, 13) to (B, 3, S, S)."""
-        return (self.weak(anchors, u),)
-
-    def negative(self, anchors: Tensor, u_weak: np.ndarray, u_perturb: np.ndarray) -> Views:
-        """Perturbed weak augmentations of anchors, where they were changed (alpha), and what they were before."""
-        unperturbed = self.weak(anchors, u_weak)
-        return *perturb.perturb(unperturbed, u_perturb, self.config.spd), unperturbed
+        augment.grayscale_(images, torch.from_numpy(u[:, 6] < config.gray_probability))
+        return _blur_(images, u[:, 7:9], config.blur_sigma, config.blur_probability)
 
     def weak(self, images: Tensor, u: np.ndarray) -> Tensor:
         """Crop, flip, blur and jitter a little: (B, 3, S, S) and u (B, 13) to (B, 3, S, S).
@@ -128,16 +132,8 @@ class ViewMaker:
         boxes = np.stack([u[:, 2] * (size - height), u[:, 3] * (size - width), height, width], 1)
         boxes, flipped = torch.from_numpy(boxes).float(), torch.from_numpy(u[:, 4] < config.weak_flip_probability)
         images = augment.crop(images, boxes.to(self.device), flipped.to(self.device))
-        images = _blur(images, u[:, 5:7], config.weak_blur_sigma, config.weak_blur_probability)
+        images = _blur_(images, u[:, 5:7], config.weak_blur_sigma, config.weak_blur_probability)
         return _jitter(images, u[:, 7:], config.weak_jitter, config.weak_jitter_probability)
-
-
-def _blockwise(make: Callable[..., Views], images: Tensor, *draws: np.ndarray) -> Views:
-    """Make views of a few images at a time on a CPU, where a block that stays in the cache is twice as fast."""
-    block = _BLOCK_PIXELS // images.shape[-1] ** 2 if images.device.type == "cpu" else len(images)
-    starts = range(0, len(images), max(1, block))
-    parts = [make(*(values[start : start + starts.step] for values in (images, *draws))) for start in starts]
-    return parts[0] if len(parts) == 1 else tuple(torch.cat(views) for views in zip(*parts, strict=True))
 
 
 def _jitter(images: Tensor, u: np.ndarray, strengths: Jitter, probability: float) -> Tensor:
@@ -146,7 +142,7 @@ def _jitter(images: Tensor, u: np.ndarray, strengths: Jitter, probability: float
     return augment.color_jitter(images, factors, order)
 
 
-def _blur(images: Tensor, u: np.ndarray, sigma: Range, probability: float) -> Tensor:
+def _blur_(images: Tensor, u: np.ndarray, sigma: Range, probability: float) -> Tensor:
     scale = images.shape[-1] / 224  # sigma is given in pixels at 224 px
     pixels = np.where(u[:, 1] < probability, between(u[:, 0], *sigma) * scale, 0)
-    return augment.blur(images, torch.from_numpy(pixels).float(), sigma[1] * scale)
+    return augment.blur_(images, torch.from_numpy(pixels).float(), sigma[1] * scale)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
 from train.data import Crops, Schedule, make_loader
+from train.memory import keep_freed_memory
 from train.methods import build_method
 from train.optim import make_optimizer, set_learning_rate
 from train.recipes import SimSiam
@@ -94,6 +95,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
 
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     base, spd = Training(args, 0.0), Training(args, 0.1)
     rows = []
     for _ in range(args.rounds):

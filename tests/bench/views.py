@@ -20,6 +20,7 @@ from PIL import Image
 
 from train.config import DataConfig, SpdConfig
 from train.data import Crops
+from train.memory import keep_freed_memory
 from train.recipes import SimSiam
 from train.sources import open_images
 from train.views import ViewMaker
@@ -40,6 +41,7 @@ def main() -> None:
         raise SystemExit("lightly is not installed: pip install lightly") from None
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does, for both
     config = SimSiam(
         data=DataConfig(train=args.data, image_size=args.size), spd=SpdConfig(weight=args.spd), out=Path("unused")
     )

@@ -64,14 +64,14 @@ def test_grayscale_equals_torchvision():
     batch = images()
     chosen = torch.tensor([True, False, True, True, False, False])
     expected = torch.where(chosen[:, None, None, None], reference.rgb_to_grayscale(batch, 3), batch)
-    torch.testing.assert_close(augment.grayscale(batch, chosen), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(augment.grayscale_(batch.clone(), chosen), expected, atol=1e-4, rtol=0)
 
 
 @settings(max_examples=25, deadline=None)
 @given(size=st.integers(32, 80), sigmas=st.lists(st.floats(0.1, 4.0), min_size=2, max_size=2))
 def test_blur_equals_torchvision(size: int, sigmas: list[float]):
     batch = images(2, size)
-    ours = augment.blur(batch, torch.tensor(sigmas), 4.0)
+    ours = augment.blur_(batch.clone(), torch.tensor(sigmas), 4.0)
     for image, sigma, result in zip(batch, sigmas, ours, strict=True):
         expected = reference.gaussian_blur(image, [2 * min(16, size - 1) + 1] * 2, [sigma, sigma])
         torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
@@ -79,7 +79,7 @@ def test_blur_equals_torchvision(size: int, sigmas: list[float]):
 
 def test_blur_of_zero_sigma_changes_nothing():
     batch = images(3)
-    ours = augment.blur(batch, torch.tensor([0.0, 1.0, 0.0]), 2.0)
+    ours = augment.blur_(batch.clone(), torch.tensor([0.0, 1.0, 0.0]), 2.0)
     assert torch.equal(ours[::2], batch[::2])
     assert not torch.equal(ours[1], batch[1])
 
@@ -104,8 +104,8 @@ def test_channels_last_images_give_the_same(size: int):
     boxes, flipped = torch.tensor([[0.0, 3.0, size - 4, size - 3]]).expand(2, 4), torch.tensor([True, False])
     for operation in (
         lambda x: augment.color_jitter(x, factors, order),
-        lambda x: augment.blur(x, torch.tensor([0.7, 1.9]), 2.0),
-        lambda x: augment.grayscale(x, flipped),
+        lambda x: augment.blur_(x.clone(), torch.tensor([0.7, 1.9]), 2.0),
+        lambda x: augment.grayscale_(x.clone(), flipped),
         lambda x: augment.crop(x, boxes, flipped),
     ):
         last = operation(batch.contiguous(memory_format=torch.channels_last))
