@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save-maps",
         action="store_true",
-        help="keep what the numbers come from: maps, masks and scores, as maps.npz a cell",
+        help="keep what the numbers come from: maps, masks and scores, as maps.npz a cell (docs/evaluation.md)",
     )
     parser.add_argument(
         "--workers",

@@ -13,7 +13,7 @@ from eval.scratch import scratch
 
 PROJECTION = 128  # dimensions in which the coreset is selected (section 3.2, as the authors' code)
 NEIGHBOURS = 9  # of the nearest normal patch, for the re-weighted score (anomalib's; the paper names none)
-_CHUNK_FLOATS = 2**24
+BLOCK_FLOATS = 2**24  # of patches, or of their distances to the bank, in memory at once
 
 
 class Patches:
@@ -43,7 +43,7 @@ class Patches:
 
     def chunks(self) -> Iterator[Tensor]:
         """The patches in order, float32, [<= n, C] each."""
-        rows = max(1, _CHUNK_FLOATS // self._array.shape[1])
+        rows = max(1, BLOCK_FLOATS // self._array.shape[1])
         for first in range(0, self._count, rows):
             yield torch.from_numpy(np.array(self._array[first : min(first + rows, self._count)]))
 
@@ -134,7 +134,7 @@ class Patchcore:
         mistake one for another that is as near to 1e-6 of their squared norms.
         """
         found = []
-        for chunk in patches.split(max(1, _CHUNK_FLOATS // len(self._bank))):
+        for chunk in patches.split(max(1, BLOCK_FLOATS // len(self._bank))):
             product = torch.addmm(self._norms, chunk - self._centre, self._centred.T, alpha=-2)
             index = product.topk(min(count, len(self._bank)), largest=False).indices
             distance = (chunk[:, None] - self._bank[index]).norm(dim=2)
