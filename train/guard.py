@@ -8,6 +8,7 @@ from torch import nn
 
 _FACTOR = 10.0  # times the usual loss: noise stays far below, a blow-up passes it within a step or two
 _IN_A_ROW = 10
+_COLLAPSED_STEPS, _QUEUES = 100, 4
 _MEMORY = 0.99  # of the running mean that "usual" is
 
 
@@ -59,29 +60,28 @@ class CollapseAlarm:
     """Notes when the embeddings of a self-supervised run have collapsed, which the loss alone does not show.
 
     SimSiam's loss is at its best where all images look alike. Collapsed is: a `feature_std` below 0.1, or
-    an `effective_rank` below 3 (less for batches under 17, which have few directions at all), for 10
-    logged steps in a row. Our choice: a SimSiam without its stop-gradient falls below 2.5 and stays there.
-    Healthy SimSiam and SimCLR runs on photographs stayed above 8; MoCo's rank is low while its queue still
-    holds random keys (2.1 to 2.9 for 8 logged steps of 10, then rising to 4). Its memory lies in the run's
-    progress.
+    an `effective_rank` below 3 (less for batches under 17, which have few directions at all), at every
+    logged step for 100 steps or more. Our choice: a SimSiam without its stop-gradient falls below 2.5 and
+    stays there. Healthy SimSiam and SimCLR runs on photographs stayed above 8. MoCo's rank is low until its
+    queue has been filled some times over (2.0 to 2.9 until the third time, with 1,024 keys and batches of 64;
+    5 to 7 later), so the first four times do not count. Its memory lies in the run's progress.
     """
 
-    def __init__(self, batch: int, progress: dict[str, Any]) -> None:
+    def __init__(self, batch: int, steps_a_queue: int, progress: dict[str, Any]) -> None:
         """Take up where the run left off.
 
         Args:
             batch: embeddings that the rank is measured over.
-            progress: JSON-ready; the key "collapsed_in_a_row" is used and kept up to date.
+            steps_a_queue: how many steps fill MoCo's queue, which holds random keys at first; 0 for other methods.
+            progress: JSON-ready; the key "collapsed_since" is used and kept up to date.
         """
-        self.least_rank = min(3.0, 1 + (batch - 1) / 8)
-        self.progress = progress
-
-    @property
-    def sounding(self) -> bool:
-        """The embeddings have collapsed."""
-        return self.progress.get("collapsed_in_a_row", 0) >= _IN_A_ROW
+        self.least_rank, self.begin = min(3.0, 1 + (batch - 1) / 8), _QUEUES * steps_a_queue
+        self.progress, self.sounding = progress, False
 
     def check(self, metrics: dict[str, Any]) -> None:
-        """Look at a logged step's `feature_std` and `effective_rank`."""
+        """Look at a logged step's `feature_std` and `effective_rank`; sets `sounding`."""
         low = metrics["feature_std"] < 0.1 or metrics["effective_rank"] < self.least_rank
-        self.progress["collapsed_in_a_row"] = self.progress.get("collapsed_in_a_row", 0) + 1 if low else 0
+        step, since = metrics["step"], self.progress.get("collapsed_since")
+        since = (step if since is None else since) if low and step >= self.begin else None
+        self.progress["collapsed_since"] = since
+        self.sounding = since is not None and step - since >= _COLLAPSED_STEPS

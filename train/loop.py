@@ -17,7 +17,7 @@ from train.guard import CollapseAlarm, LossGuard
 from train.heartbeat import Heartbeat
 from train.monitors import Bar, Clock, MetricsLog, effective_rank, feature_std, gpu_memory, to_floats
 from train.optim import set_learning_rate
-from train.recipes import Adapt, Supervised, recipe_name
+from train.recipes import Adapt, MoCo, Supervised, recipe_name
 from train.record import export_run, finished_export
 from train.setup import Run, begin
 from train.stopping import Stopped, StopRequest, verdict
@@ -67,7 +67,8 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
     track = None if config.tracker == "none" else accelerator.log
     log = MetricsLog(config.out / "metrics.jsonl", run.start, track) if accelerator.is_main_process else None
     clock, guard = Clock(config.optim.batch_size), LossGuard(run.method, run.progress)
-    alarm = CollapseAlarm(run.schedule.share // config.optim.accumulate, run.progress)
+    steps_a_queue = config.moco.queue_size // config.optim.batch_size if isinstance(config, MoCo) else 0
+    alarm = CollapseAlarm(run.schedule.share // config.optim.accumulate, steps_a_queue, run.progress)
     validation = open_validation(run)
     run.wrapped.train()
     with Bar(_title(config), run.start, run.steps, accelerator.is_main_process) as bar:
