@@ -144,7 +144,8 @@ def _resume(
     """Put things back to where the newest valid checkpoint has them; steps done, and the run's progress."""
     saved = checkpoint.load_newest(config.out / "checkpoints", accelerator.print)
     if saved is None:
-        return 0, {"seconds": 0.0, "bad": {}, "images": images, "metrics": {}}
+        return 0, {"seconds": 0.0, "bad": {}, "images": images, "metrics": {}, "config": _as_read(config)}
+    _refuse_others(config, saved.progress.setdefault("config", _as_read(config)))  # older checkpoints have none
     if saved.progress["images"] != images:
         raise SpdError(
             f"{config.data.train} has {images} images, {saved.progress['images']} when the run in "
@@ -243,20 +244,39 @@ def prepare_folder(config: Config) -> None:
     path = config.out / _CONFIG
     try:
         config.out.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        before = _settings_before(config)
+        if before is None:
             write_json(path, to_json(config))
             return
     except OSError as error:
         raise SpdError(f"--out {config.out} cannot be written: {error.strerror}") from error
     if config.resume == "never":
         raise SpdError(f"--resume never, but {config.out} holds a run: name another --out, or remove that one")
-    if changed := changed_settings(config):
+    _refuse_others(config, before)
+    if not path.exists():
+        write_json(path, to_json(config))
+
+
+def _settings_before(config: Config) -> dict[str, Any] | None:
+    """Of the run that the folder holds, if any: by config.json, and where that was deleted, by the checkpoints."""
+    if (path := config.out / _CONFIG).exists():
+        return read_json(path)
+    saved = checkpoint.load_newest(config.out / "checkpoints", print)
+    return saved and saved.progress.get("config", _as_read(config))
+
+
+def _refuse_others(config: Config, before: dict[str, Any]) -> None:
+    if changed := _changed(before, config):
         raise SpdError(f"{config.out} holds a run with other settings ({'; '.join(changed)}): name another --out")
 
 
 def changed_settings(config: Config) -> list[str]:
     """How the settings differ from those that the run in `config.out` began with, but for what may change."""
-    before, now = _flat(read_json(config.out / _CONFIG)), _flat(_as_read(config))
+    return _changed(read_json(config.out / _CONFIG), config)
+
+
+def _changed(settings: dict[str, Any], config: Config) -> list[str]:
+    before, now = _flat(settings), _flat(_as_read(config))
     return [
         f"--{key.replace('_', '-')} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())

@@ -359,3 +359,16 @@ def test_two_processes_compute_what_one_does(recipe: str, classes: Path, tmp_pat
     for one, other in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
         for name in ("loss_base", "loss_spd"):
             assert one[name] == pytest.approx(other[name], abs=2e-4), (one["step"], name)
+
+
+def test_checkpoints_without_their_config_are_not_gone_on_from_with_other_settings(photos: Path, tmp_path: Path):
+    config = small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=3))
+    pretrain(config)
+    (config.out / "config.json").unlink()
+    changed = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=0.2, max_steps=None))
+    with pytest.raises(SpdError, match=r"--optim\.lr was 0\.05, is 0\.2"):
+        pretrain(changed)
+    with pytest.raises(SpdError, match="holds a run"):
+        pretrain(dataclasses.replace(config, resume="never"))
+    pretrain(dataclasses.replace(config, optim=dataclasses.replace(config.optim, max_steps=None)))
+    assert (config.out / "checkpoints" / "step-00000006").exists()
