@@ -21,7 +21,9 @@ Parts = dict[str, list[Tensor]]
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:
-    """The layout that convolutions are fastest in: channels last on a GPU, which is up to 4 × slower on a CPU."""
+    """The layout of images and weights: channels last on a GPU. On a CPU neither is always the faster: channels last
+    takes a tenth more time for a ResNet-18 in float32, a sixth less in bfloat16, a third less for a MobileNetV2.
+    """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
