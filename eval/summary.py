@@ -69,7 +69,7 @@ def summary(rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[str]], cat
         Markdown, values and differences in percent.
 
     Raises:
-        SpdError: There are no such weights or categories, or a weight lacks a cell that the baseline has.
+        SpdError: There are no such weights or categories, or in a column a weight has not all cells of its baseline.
     """
     if unknown := sorted(set(categories) - {row["category"] for row in rows}):
         raise SpdError(f"no categories {', '.join(unknown)} among the results")
@@ -115,10 +115,10 @@ def _mean(cells: Cells) -> str:
 
 
 def _difference(ours: Cells, theirs: Cells, names: tuple[str, str]) -> str:
+    if not ours or not theirs:
+        return "–"
     if {c: set(s) for c, s in ours.items()} != {c: set(s) for c, s in theirs.items()}:
         raise SpdError(f"{' and '.join(names)} were not measured on the same categories and seeds: evaluate them again")
-    if not ours:
-        return "–"
     pairs = [[ours[c][seed] - theirs[c][seed] for seed in theirs[c]] for c in sorted(theirs)]
     mean = f"{100 * np.mean([np.mean(p) for p in pairs]):+.1f}"
     if len(pairs) < 2:

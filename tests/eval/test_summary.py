@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from eval.compare import interval
-from eval.results import read_results
 from eval.summary import main, summary
 from spd_weights.errors import SpdError
 
@@ -57,20 +56,27 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     rows = [row("a", "c0", 0, 0.5), row("a", "c1", 0, 0.5), row("b", "c0", 0, 0.5), row("b", "c1", 0, None)]
     with pytest.raises(SpdError, match="same categories"):
         summary(rows, [["a", "b"]])
+    unmeasured = summary([*rows, row("a", "c0", 0, 0.5, "pixel_aupr")], [["a"], ["b"]])
+    assert unmeasured.splitlines()[3].endswith("| – |")
     with pytest.raises(SpdError, match="no categories nowhere"):
         summary(rows, [["a"]], ["nowhere"])
     assert main([str(tmp_path), "--weights", "a"]) == 2
     assert "results.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [path.parent.name for path in sorted(ROOT.glob("results/*/README.md"))])
-def test_committed_tables_are_what_committed_results_give(name: str):
-    """`<!-- eval.summary ARGUMENTS -->` is the command that makes the table below it."""
-    page, readme = ((folder / "README.md").read_text(encoding="utf-8") for folder in (ROOT / "results" / name, ROOT))
+def test_committed_tables_are_what_committed_results_give(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """`<!-- eval.summary ARGUMENTS -->` is the command that makes the table below it; the README shows no others."""
+    monkeypatch.chdir(ROOT)
     tables = []
-    for block in page.split("<!-- eval.summary ")[1:]:
-        arguments, _, text = block.partition(" -->\n")
-        folder, *groups = arguments.split("--weights ")
-        tables.append(summary(read_results(ROOT / folder.strip())["rows"], [group.split() for group in groups]))
-        assert text.lstrip("\n").startswith(tables[-1] + "\n"), f"results/{name}/README.md: put in\n{tables[-1]}"
-    assert any(table in readme for table in tables), f"README.md shows no table of results/{name}"
+    for page in sorted(ROOT.glob("results/*/README.md")):
+        for block in page.read_text(encoding="utf-8").split("<!-- eval.summary ")[1:]:
+            arguments, _, text = block.partition(" -->\n")
+            assert main(arguments.split()) == 0
+            tables.append(capsys.readouterr().out)
+            assert text.lstrip("\n").startswith(tables[-1]), f"{page}: put in\n{tables[-1]}"
+    shown = [f"|  | {text}" for text in (ROOT / "README.md").read_text(encoding="utf-8").split("|  | ")[1:]]
+    assert shown
+    for text in shown:
+        assert any(text.startswith(table) for table in tables), f"README.md: no results give\n{text[:200]}"
