@@ -75,6 +75,8 @@ def compare(rows: Sequence[dict[str, Any]], baseline: str) -> list[Comparison]:
         for weights in dict.fromkeys(weights for weights, _ in cells if weights != baseline):
             for metric in ordered_metrics(metric for of, metric in cells if of == weights):
                 pairs = (cells[weights, metric], cells.get((baseline, metric), {}))
+                if not any(pairs):  # a pixel metric of a method without maps
+                    continue
                 found.append(Comparison(*key, metric, weights, baseline, *_decide(*pairs)))
     return found
 

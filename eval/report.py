@@ -17,6 +17,7 @@ from eval.text_tables import write_tables
 from spd_weights.files import read_json, write_text
 
 _HERE = Path(__file__).parent
+_OPEN = 24  # categories of all tables whose figures are open at first; more are closed, so that tables can be found
 _HOW = (
     "{seen} one square ({image_size} px; bicubic with antialiasing, nearest for masks). Pixel metrics are computed "
     "at that size over all test images, normal ones included. AP is average precision; the trapezoid under the same "
@@ -49,14 +50,16 @@ def write_report(folder: Path) -> Path:
     results = read_results(folder)
     comparisons = compare(results["rows"], _baseline(folder, results["rows"]))
     names = short_names(list(dict.fromkeys(row["weights"] for row in results["rows"])))
-    parts = []
-    for table in tables(results["rows"]):
-        parts.append(f"<h2>{escape(table.dataset)} · {escape(table.protocol)} · {escape(table.method)}</h2>")
+    shown = tables(results["rows"])
+    parts = [_contents(shown)] if len(shown) > 2 else []
+    few = sum(len(table.categories) for table in shown) <= _OPEN
+    for number, table in enumerate(shown):
+        parts.append(f'<h2 id="table-{number}">{escape(_title(table))}</h2>')
         of_table = [c for c in comparisons if (c.dataset, c.protocol, c.method) == table.key]
         parts.append(results_table(table, names, of_table))
         parts.append(comparison_table(of_table, names))
         parts.append(published_table(table, names))
-        parts += [_category(folder, table, category, names, results["rows"]) for category in table.categories]
+        parts += [_category(folder, table, category, names, results["rows"], few) for category in table.categories]
     parts.append(_measured(results, names))
     title = "Defect detection: " + " and ".join(names.values()) if len(names) <= 2 else "Defect detection"
     page = Template((_HERE / "report.html").read_text(encoding="utf-8")).substitute(
@@ -69,6 +72,15 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
+def _title(table: Table) -> str:
+    return f"{table.dataset} · {table.protocol} · {table.method}"
+
+
+def _contents(shown: Sequence[Table]) -> str:
+    links = "".join(f'<li><a href="#table-{n}">{escape(_title(table))}</a></li>' for n, table in enumerate(shown))
+    return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
+
+
 def _baseline(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
     """That of the last `compare`, as long as its weights are still there; else the first weights."""
     known = list(dict.fromkeys(row["weights"] for row in rows))
@@ -77,7 +89,9 @@ def _baseline(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
     return chosen if chosen in known else (known or [""])[0]
 
 
-def _category(folder: Path, table: Table, category: str, names: dict[str, str], rows: Sequence[dict[str, Any]]) -> str:
+def _category(
+    folder: Path, table: Table, category: str, names: dict[str, str], rows: Sequence[dict[str, Any]], opened: bool
+) -> str:
     columns, curves = [], {}
     for weights in table.weights:
         seeds = [
@@ -96,7 +110,7 @@ def _category(folder: Path, table: Table, category: str, names: dict[str, str], 
         shown = _cell(cell, content) if content else '<p class="soft">Figures were not kept.</p>'
         columns.append(f'<section class="weight"><h4>{escape(names[weights])}</h4>{shown}</section>')
     return (
-        f"<details open><summary><h3>{escape(category)}</h3></summary>"
+        f"<details{' open' if opened else ''}><summary><h3>{escape(category)}</h3></summary>"
         f'<div>{curve_plots(curves)}<div class="columns">{"".join(columns)}</div></div></details>'
     )
 

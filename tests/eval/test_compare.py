@@ -32,6 +32,12 @@ def even(count, values):
     return {f"c{i}": [values[i % len(values)]] for i in range(count)}
 
 
+def test_metrics_that_nobody_has_are_left_out():
+    rows = rows_of(even(3, [0.1])) + [row(w, "c0", None, metric="pixel_aupr") for w in ("base", "new")]
+    rows += [row("new", "c0", 0.5, metric="pixel_auroc"), row("base", "c0", None, metric="pixel_auroc")]
+    assert [c.metric for c in compare(rows, "base")] == ["image_auroc", "pixel_auroc"]
+
+
 def test_interval_is_that_of_all_possible_draws():
     differences = [[0.01], [0.05], [-0.02], [0.03]]
     means = [np.mean([d[0] for d in drawn]) for drawn in itertools.product(differences, repeat=4)]

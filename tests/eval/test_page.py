@@ -85,6 +85,12 @@ def test_only_decided_differences_are_marked(browser, page):
     assert len(marked) <= decided
 
 
+def test_contents_lead_to_every_table(browser, page):
+    browser.open(page, *SIZES["phone"])
+    link = "a => document.querySelector(a.getAttribute('href')).textContent === a.textContent"
+    assert browser.value(f"[...document.querySelectorAll('nav a')].map({link})") == [True] * 4
+
+
 def test_keyboard_reaches_tables_and_opens_details(browser, page):
     browser.open(page, *SIZES["phone"])
     reached = set()
