@@ -11,6 +11,7 @@ from tests.train.helpers import small_config, write_photos
 from train.config import Config, ModelConfig, OptimConfig, SpdConfig
 from train.loop import pretrain
 from train.methods import build_method
+from train.perturb import perturb
 from train.recipes import RECIPES, MoCoConfig
 from train.setup import make_backbone
 from train.views import ViewMaker
@@ -96,8 +97,8 @@ def test_views_of_any_size(size: int):
     maker = ViewMaker(config, (0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
     anchors = torch.rand(2, 3, size, size)
     u = torch.rand(2, 20, dtype=torch.double).numpy()
-    (positives,) = maker.positive(anchors, u[:, :13])
-    negatives, alpha, unperturbed = maker.negative(anchors, u[:, 3:16], u)
+    positives, unperturbed = maker.weak(anchors, u[:, :13]), maker.weak(anchors, u[:, 3:16])
+    negatives, alpha = perturb(unperturbed, u, config.spd)
     assert positives.shape == negatives.shape == unperturbed.shape == anchors.shape
     changed = (negatives - unperturbed).abs().amax(1, keepdim=True) > 0
     assert changed.any()
