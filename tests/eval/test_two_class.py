@@ -169,7 +169,7 @@ def test_stands_beside_the_papers_numbers(tmp_path):
     page = write_report(out).read_text()
     for protocol, method, numbers in (("2cls_highshot", "unet", (53.8, 59.7, 65.1, 71.9)),
                                       ("2cls_highshot", "classifier", (97.5, 98.3, 99.5, 99.7))):  # fmt: skip
-        part = page.split(f"<h2>visa · {protocol} · {method}</h2>")[1].split("<h2>")[0]
+        part = page.split(f">visa · {protocol} · {method}</h2>")[1].split("<h2")[0]
         assert all(f">{number}<" in part for number in numbers)
     assert "trained for 1 epochs, at least 2 steps" in page
     markdown = (out / "tables.md").read_text()

