@@ -54,7 +54,7 @@ def write_report(folder: Path) -> Path:
     parts = [_contents(shown)] if len(shown) > 2 else []
     few = sum(len(table.categories) for table in shown) <= _OPEN
     for number, table in enumerate(shown):
-        parts.append(f'<h2 id="table-{number}">{escape(_title(table))}</h2>')
+        parts.append(f'<h2 id="table-{number}">{escape(table.title)}</h2>')
         of_table = [c for c in comparisons if (c.dataset, c.protocol, c.method) == table.key]
         parts.append(results_table(table, names, of_table))
         parts.append(comparison_table(of_table, names))
@@ -72,12 +72,8 @@ def write_report(folder: Path) -> Path:
     return folder / "report.html"
 
 
-def _title(table: Table) -> str:
-    return f"{table.dataset} · {table.protocol} · {table.method}"
-
-
 def _contents(shown: Sequence[Table]) -> str:
-    links = "".join(f'<li><a href="#table-{n}">{escape(_title(table))}</a></li>' for n, table in enumerate(shown))
+    links = "".join(f'<li><a href="#table-{n}">{escape(table.title)}</a></li>' for n, table in enumerate(shown))
     return f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
 
 

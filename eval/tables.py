@@ -68,6 +68,11 @@ class Table:
         """Data set, protocol and method."""
         return self.dataset, self.protocol, self.method
 
+    @property
+    def title(self) -> str:
+        """What stands above it."""
+        return " · ".join(self.key)
+
     def mean(self, weights: str, metric: str) -> Value:
         """Mean over the categories in which every weight has the metric, so that columns compare.
 
@@ -163,7 +168,7 @@ def print_tables(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Print every table: rows are categories and their mean, columns are metrics and, in them, weights."""
     for table in tables(rows):
         names, letter = short_names(table.weights), letters(table)
-        console.print(f"\n{table.dataset} · {table.protocol} · {table.method} (%)", style="bold")
+        console.print(f"\n{table.title} (%)", style="bold")
         for view in _that_fit(table, console):
             console.print(view)
         several = len(table.weights) > 1

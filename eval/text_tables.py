@@ -44,7 +44,7 @@ def _markdown(table: Table, comparisons: Sequence[Comparison], names: dict[str, 
     header, body, means = _lines(table, comparisons, names)
     lines = [_row(header), "| --- | --- |" + " ---: |" * len(table.metrics), *map(_row, [*body, *means])]
     remarks = "".join(f"\n{remark}\n" for remark in _remarks(table, comparisons, names))
-    text = f"### {' · '.join(table.key)} (%)\n\n" + "\n".join(lines) + "\n" + remarks
+    text = f"### {table.title} (%)\n\n" + "\n".join(lines) + "\n" + remarks
     if comparisons:
         text += "\n" + _row(["metric", "weights", "points", "95 % interval", "verdict", "categories"])
         text += "\n| --- | --- | ---: | --- | --- | --- |\n"
@@ -58,7 +58,7 @@ def _latex(table: Table, comparisons: Sequence[Comparison], names: dict[str, str
     def lines(rows: Sequence[Sequence[str]]) -> list[str]:
         return [" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in rows]
 
-    caption = " ".join([f"{' · '.join(table.key)} (%).", *(f"{text}." for text in _remarks(table, comparisons, names))])
+    caption = " ".join([f"{table.title} (%).", *(f"{text}." for text in _remarks(table, comparisons, names))])
     columns = "ll" + "r" * len(table.metrics)
     return "\n".join(
         [

@@ -53,8 +53,8 @@ def main() -> int:
             "--image-size", args.evaluate_at, "--coreset-ratio", "0.02",
             "--classifier-size", args.fine_tune_at, "--unet-size", args.fine_tune_at, "--precision", "bf16",
             "--epochs", "1", "--min-steps", "60")  # fmt: skip
-        groups = [["--weights", f"{method}_eta0", method] for method in args.method]
-        run("eval.summary", str(args.out / "eval"), *(word for group in groups for word in group))
+        pairs = [word for method in args.method for word in ("--weights", f"{method}_eta0", method)]
+        run("eval.summary", str(args.out / "eval"), *pairs)
     except subprocess.CalledProcessError as failed:
         return fail(failed)
     return 0
