@@ -16,6 +16,7 @@ import torch.distributed as dist
 from train.distributed import processes, rank
 
 _WHERE = ("waiting for data", "computing")
+_JOIN = 10.0  # seconds: far more than a store that can be reached takes to answer
 
 
 class Heartbeat:
@@ -29,6 +30,7 @@ class Heartbeat:
         """
         self.timeout, self.interval = timeout, min(2.0, timeout / 5)
         self.beats, self.ended = 0, threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
         if processes() == 1:
             return
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -39,7 +41,7 @@ class Heartbeat:
         self._publish(0)
         dist.barrier()  # from here on every key exists
         self._listen()
-        threading.Thread(target=self._run, daemon=True).start()
+        self.thread.start()
 
     def beat(self) -> None:
         """Say that the training thread got on: once when a batch has come, once when its step is done."""
@@ -48,6 +50,9 @@ class Heartbeat:
     def stop(self) -> None:
         """End the watch: what follows needs no other process."""
         self.ended.set()
+        if self.thread.is_alive():
+            # A daemon thread that Python finds inside the store when the process exits aborts it: SIGABRT, not 75.
+            self.thread.join(_JOIN)
 
     def gone(self) -> str | None:
         """Who has stopped answering altogether; asked after a collective failed, and takes a few seconds."""
