@@ -5,6 +5,8 @@ Images are float tensors of shape (B, 3, S, S) with values in [0, 1]; parameters
 has to be waited for. On a CPU a pass over the pixels costs little, but comparing pixels, and choosing
 by the outcome, ten times as much: no operation here does either. Nor does any index images by a tensor
 or put them back by `index_copy`, which a CPU does five times as slowly as `index_select` and copies.
+Large images, which go through many passes, a CPU takes one by one, so that each stays in its cache. Small
+ones it takes together, and so does a GPU, as there the number of calls is what costs.
 """
 
 import itertools
@@ -20,6 +22,8 @@ from train.randomness import between
 JITTER_ORDERS = list(itertools.permutations(range(4)))
 """The 24 orders of brightness (0), contrast (1), saturation (2) and hue (3)."""
 
+_REACH = math.sqrt(2 * math.log(2000))  # standard deviations at which a Gaussian has fallen to 1/2000
+_LARGE = 96  # pixels
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in Pillow and torchvision
 
 
@@ -44,19 +48,27 @@ def crop(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
+def _one_by_one(images: Tensor) -> bool:
+    return images.device.type == "cpu" and images.shape[-1] >= _LARGE
+
+
 def blur_(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
     """Gaussian blur with reflected borders.
 
     Args:
         images: (B, 3, S, S), changed in place.
         sigma: (B,), in pixels, **on the CPU**; where it is 0 the image stays as it is.
-        largest: upper bound of sigma; the kernel reaches to four times as far, where it has fallen below 1/2000.
+        largest: upper bound of sigma.
     """
-    chosen = sigma.nonzero()[:, 0]
+    size = images.shape[-1]
+    chosen = (sigma * _REACH >= 1).nonzero()[:, 0]
     if len(chosen) == 0:
         return images
-    size, count = images.shape[-1], 3 * len(chosen)
-    radius = min(math.ceil(4 * largest), size - 1)
+    if _one_by_one(images):
+        for i in chosen.tolist():
+            _blur_one_(images[i], sigma[i].item())
+        return images
+    count, radius = 3 * len(chosen), min(int(largest * _REACH), size - 1)
     offset = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offset / sigma[chosen, None]) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0).to(images)
@@ -65,6 +77,26 @@ def blur_(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
     across = F.conv2d(padded, kernel[:, None, None, :], groups=count)
     blurred = F.conv2d(across, kernel[:, None, :, None], groups=count)
     return _put(images, chosen, blurred.view(-1, 3, size, size))
+
+
+def _blur_one_(image: Tensor, sigma: float) -> None:
+    """Blur (3, S, S) in place as a sum of shifted copies, only as many as its own sigma needs."""
+    radius = min(int(sigma * _REACH), image.shape[-1] - 1)
+    weights = [math.exp(-0.5 * (shift / sigma) ** 2) for shift in range(radius + 1)]
+    scale = 1 / (2 * sum(weights) - 1)
+    padded = F.pad(image[None], (radius,) * 4, mode="reflect")[0]
+    rows = _add_shifted(padded, weights, 1)
+    _add_shifted(rows, [weight * scale**2 for weight in weights], 2, out=image)
+
+
+def _add_shifted(padded: Tensor, weights: list[float], dim: int, out: Tensor | None = None) -> Tensor:
+    radius = len(weights) - 1
+    size = padded.shape[dim] - 2 * radius
+    total = torch.mul(padded.narrow(dim, radius, size), weights[0], out=out)
+    for shift, weight in enumerate(weights[1:], 1):
+        for start in (radius - shift, radius + shift):
+            total.add_(padded.narrow(dim, start, size), alpha=weight)
+    return total
 
 
 def gray(images: Tensor) -> Tensor:
@@ -104,47 +136,61 @@ def sample_jitter(uniforms: np.ndarray, strengths: tuple[float, float, float, fl
     return torch.from_numpy(factors).float(), (uniforms[:, 4] * len(JITTER_ORDERS)).astype(np.int64)
 
 
-def color_jitter(images: Tensor, factors: Tensor, order: np.ndarray, weight: Tensor | None = None) -> Tensor:
+def color_jitter_(images: Tensor, factors: Tensor, order: np.ndarray, weight: Tensor | None = None) -> Tensor:
     """Brightness, contrast, saturation and hue, in an order of each sample's own.
 
-    The four operations are torchvision's (`adjust_brightness`, `adjust_contrast`, …), on floats. Samples
-    are sorted by their order, so that those which an operation is next for lie side by side and are
-    changed in place.
+    The four operations are torchvision's (`adjust_brightness`, `adjust_contrast`, …), on floats.
 
     Args:
-        images: (B, 3, H, W) in [0, 1].
+        images: (B, 3, H, W) in [0, 1], changed in place.
         factors: (B, 4), on the CPU: brightness, contrast and saturation factors (1 changes nothing) and
             the hue shift as a fraction of the circle in [-0.5, 0.5] (0 changes nothing).
         order: (B,), each a number of `JITTER_ORDERS`.
         weight: (B, 1, H, W), the pixels whose mean luma is the pivot of the contrast; all by default.
-
-    Returns:
-        (B, 3, H, W) in [0, 1], a new tensor unless nothing changes.
     """
-    changed = (factors != torch.tensor([1.0, 1.0, 1.0, 0.0])).any(1).numpy()
-    if not changed.any():
-        return images
-    which = np.argsort(np.where(changed, order, -1), kind="stable")  # those that nothing changes come first
-    unchanged, sequences = int((~changed).sum()), [JITTER_ORDERS[number] for number in order[which[changed[which]]]]
-    back, which = torch.from_numpy(np.argsort(which)).to(images.device), torch.from_numpy(which)
+    changed = (factors != torch.tensor([1.0, 1.0, 1.0, 0.0])).any(1).nonzero()[:, 0].tolist()
+    if changed:
+        jitter_ = _jitter_one_by_one if _one_by_one(images) else _jitter_by_order
+        jitter_(images, changed, factors, order, weight)
+    return images
+
+
+def _jitter_one_by_one(
+    images: Tensor, changed: list[int], factors: Tensor, order: np.ndarray, weight: Tensor | None
+) -> None:
+    single, pivots = images.split(1), None if weight is None else weight.split(1)
+    values, rotations = factors.tolist(), _rotations(factors[:, 3]).split(1)
+    for i in changed:
+        for operation in JITTER_ORDERS[order[i]]:
+            value = rotations[i] if operation == _HUE else values[i][operation]
+            _ADJUST[operation](single[i], value, None if pivots is None else pivots[i])
+
+
+def _jitter_by_order(
+    images: Tensor, changed: list[int], factors: Tensor, order: np.ndarray, weight: Tensor | None
+) -> None:
+    """Sort the images by their order, so that those which an operation is next for lie side by side."""
+    which = np.array(changed)[np.argsort(order[changed], kind="stable")]
+    sequences = [JITTER_ORDERS[number] for number in order[which]]
+    which = torch.from_numpy(which)
     brightness, contrast, saturation = factors[which, :3, None, None, None].to(images.device).unbind(1)
     parameters = (brightness, contrast, saturation, _rotations(factors[which, 3]).to(images.device))
-    which = which.to(images.device)
-    moved, pivots = images.index_select(0, which), None if weight is None else weight.index_select(0, which)
+    here = which.to(images.device)
+    moved, pivots = images.index_select(0, here), None if weight is None else weight.index_select(0, here)
     for position in range(4):
-        stop = unchanged
+        stop = 0
         for prefix, run in itertools.groupby(sequences, key=lambda sequence: sequence[: position + 1]):
             start, stop = stop, stop + len(list(run))
             adjust, values = _ADJUST[prefix[-1]], parameters[prefix[-1]]
             adjust(moved[start:stop], values[start:stop], None if pivots is None else pivots[start:stop])
-    return moved.index_select(0, back)
+    _put(images, which, moved)
 
 
-def _brightness(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
+def _brightness(images: Tensor, factor: Tensor | float, _: Tensor | None) -> None:
     images.mul_(factor).clamp_(0, 1)
 
 
-def _contrast(images: Tensor, factor: Tensor, weight: Tensor | None) -> None:
+def _contrast(images: Tensor, factor: Tensor | float, weight: Tensor | None) -> None:
     if weight is None:
         mean = gray(images.mean((-1, -2), keepdim=True))
     else:
@@ -152,7 +198,7 @@ def _contrast(images: Tensor, factor: Tensor, weight: Tensor | None) -> None:
     images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
-def _saturation(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
+def _saturation(images: Tensor, factor: Tensor | float, _: Tensor | None) -> None:
     torch.lerp(gray(images), images, factor, out=images).clamp_(0, 1)
 
 
@@ -187,3 +233,4 @@ def _rotations(shift: Tensor) -> Tensor:
 
 
 _ADJUST = (_brightness, _contrast, _saturation, _hue)
+_HUE = 3

@@ -89,7 +89,7 @@ class Crops(Dataset[Batch]):
             where = int(indices[row])
             while len(bad) <= self.allowed_bad:
                 try:
-                    crops[row] = decode(item, partial(self._boxes, draws[row]), self.size)
+                    decode(item, partial(self._boxes, draws[row]), crops[row])
                     break
                 except Exception as error:  # whatever a decoder throws, it means this file is bad
                     bad[where] = f"{item['path'] or 'stored image'} (number {where}): {error}"
@@ -97,8 +97,8 @@ class Crops(Dataset[Batch]):
                 item = self.table[where]["image"]
                 if labels is not None:
                     labels[row] = self.table[where]["label"]
-        mirrored = torch.from_numpy(draws[:, :, 22] < 0.5)
-        crops[mirrored] = crops[mirrored].flip(-1)
+        for crop in itertools.compress(crops.flatten(0, 1), (draws[:, :, 22] < 0.5).flat):
+            crop.copy_(crop.flip(-1))
         return Batch(crops, None if labels is None else torch.tensor(labels), indices, epoch, bad)
 
     def _boxes(self, draws: np.ndarray, width: int, height: int) -> list[Box]:

@@ -3,48 +3,55 @@
 import io
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
 
-def decode(item: dict[str, Any], boxes: Callable[[int, int], list[Box]], size: int) -> Tensor:
+def decode(item: dict[str, Any], boxes: Callable[[int, int], list[Box]], out: Tensor) -> None:
     """Decode an image once and cut boxes out of it, each resized bilinearly with antialiasing.
 
     Args:
         item: {"bytes", "path"} of an encoded image.
         boxes: given width and height in pixels, the crops.
-        size: side of the resized crops, in pixels.
-
-    Returns:
-        uint8, (boxes, 3, size, size), RGB.
+        out: uint8, (boxes, 3, S, S), RGB: filled with the crops.
 
     Raises:
         Exception: whatever Pillow raises on a file that is no image, or not all of one.
     """
-    source = io.BytesIO(item["bytes"]) if item["bytes"] is not None else item["path"]
-    with Image.open(source) as image:
-        width, height = image.size
+    data = item["bytes"] if item["bytes"] is not None else Path(item["path"]).read_bytes()
+    try:
+        height, width, colorspace, _ = decode_jpeg_header(data)
         chosen = boxes(width, height)
-        # A JPEG is decoded at the smallest eighth that still holds every crop in full resolution.
-        shrink = size / min(min(right - left, bottom - top) for left, top, right, bottom in chosen)
-        if shrink < 1:
-            image.draft("RGB", (math.ceil(width * shrink), math.ceil(height * shrink)))
-        pixels = torch.from_numpy(np.array(image if image.mode == "RGB" else image.convert("RGB")))
-    shrunk = round(width / pixels.shape[1])  # 1, 2, 4 or 8; a pixel at the border may be partly filled
-    crops = torch.empty(len(chosen), 3, size, size, dtype=torch.uint8)
-    for crop, box in zip(crops, chosen, strict=True):
-        left, top, right, bottom = (round(edge / shrunk) for edge in box)
-        cut = pixels[top : max(bottom, top + 1), left : max(right, left + 1)]
-        crop.copy_(F.interpolate(cut.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)[0])
-    return crops
+        reduced = _reduction(chosen, out.shape[-1])
+        if colorspace in ("CMYK", "YCCK") or width * height > 2 * Image.MAX_IMAGE_PIXELS * reduced**2:
+            raise ValueError("for Pillow, which knows how inks mix, and the name of a decompression bomb")
+        pixels = decode_jpeg(data, min_factor=reduced, min_height=height // reduced, min_width=width // reduced)
+    except ValueError:  # not a JPEG, or one with a flaw, which Pillow forgives or names
+        reduced = 1
+        with Image.open(io.BytesIO(data)) as image:
+            chosen = boxes(*image.size)
+            pixels = np.array(image.convert("RGB"))
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    for crop, box in zip(out, chosen, strict=True):
+        left, top, right, bottom = (round(edge / reduced) for edge in box)
+        cut = whole[..., top : max(bottom, top + 1), left : max(right, left + 1)]
+        crop.copy_(F.interpolate(cut, crop.shape[1:], mode="bilinear", antialias=True)[0])
+
+
+def _reduction(boxes: list[Box], size: int) -> int:
+    """How many times smaller a JPEG can be decoded, which saves time, with all that its crops need."""
+    most = min(min(right - left, bottom - top) for left, top, right, bottom in boxes) / size
+    return max(factor for factor in (1, 2, 4, 8) if factor <= max(most, 1))
 
 
 def random_resized_crop(uniforms: np.ndarray, width: int, height: int, area: tuple[float, float]) -> Box:

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from train.augment import color_jitter, sample_jitter
+from train.augment import color_jitter_, sample_jitter
 from train.config import SpdConfig
 from train.randomness import log_between
 
@@ -122,7 +122,7 @@ def cutpaste_scar(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]
     alpha = inside[:, None].float()
     where = torch.stack([along + source[:, 1:, None], across + source[:, :1, None]], -1) * (2 / size) - 1
     turned = F.grid_sample(images, where, mode="bilinear", padding_mode="border", align_corners=False)
-    foreground = color_jitter(turned, *sample_jitter(uniforms[:, 15:20], _CUTPASTE_JITTER), weight=alpha)
+    foreground = color_jitter_(turned, *sample_jitter(uniforms[:, 15:20], _CUTPASTE_JITTER), weight=alpha)
     return torch.where(inside[:, None], foreground, images), alpha
 
 
@@ -155,7 +155,7 @@ def _paste(
         _blurred_span(columns, boxes["x"], boxes["width"], sigma),
     )
     alpha = alpha * (alpha >= 1 / 512)  # below half a grey level of the full range: exactly untouched
-    foreground = color_jitter(images[source], *jitter, weight=box)
+    foreground = color_jitter_(images[source], *jitter, weight=box)
     if kind == "smoothblend_literal":
         foreground = foreground * box
     covered = images[place]

@@ -52,11 +52,12 @@ class CentreCrops(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """The uint8 crop (3, S, S) and its label."""
         row = self.table[index]
+        crop = torch.empty(1, 3, self.size, self.size, dtype=torch.uint8)
         try:
-            crop = decode(row["image"], lambda width, height: [_centre(width, height)], self.size)[0]
+            decode(row["image"], lambda width, height: [_centre(width, height)], crop)
         except Exception as error:  # whatever a decoder throws; skipping would change what is measured
             raise SpdError(f"--data.val: {row['image']['path'] or f'image {index}'} is unreadable: {error}") from error
-        return crop, row["label"]
+        return crop[0], row["label"]
 
 
 def _centre(width: int, height: int) -> Box:

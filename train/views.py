@@ -14,7 +14,7 @@ from train.data import Batch
 from train.randomness import between, log_between, uniforms
 from train.recipes import Adapt
 
-_BLOCK_PIXELS = 8 * 224**2
+_BLOCK_PIXELS = 2**20
 
 Parts = dict[str, list[Tensor]]
 """Views by name: one of each image, or one for each of its anchors."""
@@ -71,6 +71,8 @@ class ViewMaker:
         """Make views of a few images at a time on a CPU, all of them while the block stays in the cache."""
         pixels = len(batch.indices) * batch.crops.shape[-1] ** 2
         blocks = math.ceil(pixels / _BLOCK_PIXELS) if self.device.type == "cpu" else 1
+        if blocks == 1:
+            return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in make(batch).items()}
         whole: dict[str, Tensor] = {}
         stop = 0
         for block in batch.split(min(blocks, len(batch.indices))):
@@ -141,7 +143,7 @@ class ViewMaker:
 def _jitter(images: Tensor, u: np.ndarray, strengths: Jitter, probability: float) -> Tensor:
     factors, order = augment.sample_jitter(u[:, :5], strengths)
     factors[torch.from_numpy(u[:, 5] >= probability)] = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    return augment.color_jitter(images, factors, order)
+    return augment.color_jitter_(images, factors, order)
 
 
 def _blur_(images: Tensor, u: np.ndarray, sigma: Range, probability: float) -> Tensor:

@@ -15,6 +15,7 @@ def images(batch: int = 6, size: int = 33, seed: int = 0) -> torch.Tensor:
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
+SIZES = (33, 100)  # a CPU takes the larger ones one by one
 REFERENCE = (
     reference.adjust_brightness,
     reference.adjust_contrast,
@@ -23,13 +24,13 @@ REFERENCE = (
 )
 
 
-def test_color_jitter_equals_torchvision_sample_by_sample():
+@pytest.mark.parametrize("size", SIZES)
+def test_color_jitter_equals_torchvision_sample_by_sample(size: int):
     uniforms = np.random.default_rng(0).random((40, 5))
     factors, order = augment.sample_jitter(uniforms, (0.8, 0.8, 0.8, 0.2))
-    batch = images(40)
-    before = batch.clone()
-    ours = augment.color_jitter(batch, factors, order)
-    assert torch.equal(batch, before)
+    factors[::7] = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    batch = images(40, size)
+    ours = augment.color_jitter_(batch.clone(), factors, order)
     assert len(set(order.tolist())) > 12  # the orders do vary
     for image, factor, number, result in zip(batch, factors, order, ours, strict=True):
         for operation in augment.JITTER_ORDERS[number]:
@@ -38,24 +39,25 @@ def test_color_jitter_equals_torchvision_sample_by_sample():
 
 
 @settings(max_examples=50, deadline=None)
-@given(shift=st.floats(-0.5, 0.5), seed=st.integers(0, 99))
-def test_any_turn_of_the_hue_equals_torchvisions_way_through_angles(shift: float, seed: int):
-    batch = (images(2, 9, seed) * 4).round() / 4  # with ties between channels, and greys
+@given(shift=st.floats(-0.5, 0.5), seed=st.integers(0, 99), size=st.sampled_from((9, 100)))
+def test_any_turn_of_the_hue_equals_torchvisions_way_through_angles(shift: float, seed: int, size: int):
+    batch = (images(2, size, seed) * 4).round() / 4  # with ties between channels, and greys
     factors = torch.tensor([[1.0, 1.0, 1.0, shift]]).expand(2, 4)
-    ours = augment.color_jitter(batch, factors, np.zeros(2, np.int64))
+    ours = augment.color_jitter_(batch.clone(), factors, np.zeros(2, np.int64))
     torch.testing.assert_close(ours, reference.adjust_hue(batch, shift), atol=1e-5, rtol=0)
 
 
 def test_identity_factors_change_nothing():
     batch = images()
     factors = torch.tensor([1.0, 1.0, 1.0, 0.0]).expand(6, 4)
-    assert torch.equal(augment.color_jitter(batch, factors, np.arange(6)), batch)
+    assert torch.equal(augment.color_jitter_(batch.clone(), factors, np.arange(6)), batch)
 
 
-def test_contrast_pivots_on_the_weighted_region():
-    batch, weight = images(1, 16), torch.zeros(1, 1, 16, 16)
+@pytest.mark.parametrize("size", SIZES)
+def test_contrast_pivots_on_the_weighted_region(size: int):
+    batch, weight = images(1, size), torch.zeros(1, 1, size, size)
     weight[..., 2:6, 3:9] = 1
-    jittered = augment.color_jitter(batch, torch.tensor([[1.0, 0.5, 1.0, 0.0]]), np.zeros(1, np.int64), weight)
+    jittered = augment.color_jitter_(batch.clone(), torch.tensor([[1.0, 0.5, 1.0, 0.0]]), np.zeros(1, np.int64), weight)
     patch = batch[..., 2:6, 3:9]
     torch.testing.assert_close(jittered[..., 2:6, 3:9], reference.adjust_contrast(patch, 0.5), atol=1e-5, rtol=0)
 
@@ -68,17 +70,18 @@ def test_grayscale_equals_torchvision():
 
 
 @settings(max_examples=25, deadline=None)
-@given(size=st.integers(32, 80), sigmas=st.lists(st.floats(0.1, 4.0), min_size=2, max_size=2))
+@given(size=st.integers(32, 160), sigmas=st.lists(st.floats(0.1, 4.0), min_size=2, max_size=2))
 def test_blur_equals_torchvision(size: int, sigmas: list[float]):
     batch = images(2, size)
     ours = augment.blur_(batch.clone(), torch.tensor(sigmas), 4.0)
     for image, sigma, result in zip(batch, sigmas, ours, strict=True):
         expected = reference.gaussian_blur(image, [2 * min(16, size - 1) + 1] * 2, [sigma, sigma])
-        torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)  # a quarter of a grey level
 
 
-def test_blur_of_zero_sigma_changes_nothing():
-    batch = images(3)
+@pytest.mark.parametrize("size", SIZES)
+def test_blur_of_zero_sigma_changes_nothing(size: int):
+    batch = images(3, size)
     ours = augment.blur_(batch.clone(), torch.tensor([0.0, 1.0, 0.0]), 2.0)
     assert torch.equal(ours[::2], batch[::2])
     assert not torch.equal(ours[1], batch[1])
@@ -103,7 +106,7 @@ def test_channels_last_images_give_the_same(size: int):
     factors, order = augment.sample_jitter(uniforms, (0.4, 0.4, 0.4, 0.1))
     boxes, flipped = torch.tensor([[0.0, 3.0, size - 4, size - 3]]).expand(2, 4), torch.tensor([True, False])
     for operation in (
-        lambda x: augment.color_jitter(x, factors, order),
+        lambda x: augment.color_jitter_(x.clone(), factors, order),
         lambda x: augment.blur_(x.clone(), torch.tensor([0.7, 1.9]), 2.0),
         lambda x: augment.grayscale_(x.clone(), flipped),
         lambda x: augment.crop(x, boxes, flipped),

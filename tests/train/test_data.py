@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torchvision.transforms.v2 import functional as reference
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
 from train.data import Crops, Schedule, make_loader
-from train.decode import random_resized_crop
+from train.decode import decode, random_resized_crop
 from train.randomness import uniforms
 from train.sources import open_images
 
@@ -97,6 +98,30 @@ def test_a_large_jpeg_decoded_small_gives_nearly_the_same_crop(tmp_path: Path):
         expected = np.asarray(whole.resize((32, 32), Image.Resampling.BILINEAR, box=box), np.float32)
         crop = crops[view].permute(1, 2, 0).numpy()
         assert np.abs((crop[:, ::-1] if draws[22] < 0.5 else crop) - expected).mean() < 0.5
+
+
+@pytest.mark.parametrize("kind", ["grey", "cmyk", "progressive", "rest after the end", "flawed", "png"])
+def test_every_kind_of_file_gives_pillows_pixels(kind: str):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    photo, file = Image.fromarray(pixels).resize((44, 36), Image.Resampling.BICUBIC), io.BytesIO()
+    if kind in ("grey", "cmyk"):
+        photo = photo.convert("L" if kind == "grey" else "CMYK")
+    photo.save(file, "png" if kind == "png" else "jpeg", **({"progressive": True} if kind == "progressive" else {}))
+    data = file.getvalue() + (b"more" if kind == "rest after the end" else b"")
+    if kind == "flawed":  # bytes before the end's marker: libjpeg warns of them, and reads on
+        data = data[:-2] + b"\x00\x01\x02" + data[-2:]
+    out = torch.empty(1, 3, 32, 32, dtype=torch.uint8)
+    decode({"bytes": data, "path": None}, lambda width, height: [(3, 2, 35, 34)], out)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[2:34, 3:35]
+    assert torch.equal(out[0], torch.from_numpy(expected.copy()).permute(2, 0, 1))
+
+
+def test_a_header_that_claims_gigapixels_is_an_error_and_takes_no_memory():
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "jpeg")
+    data = file.getvalue().replace(struct.pack(">HH", 48, 64), struct.pack(">HH", 65000, 65000))
+    with pytest.raises(Image.DecompressionBombError):
+        decode({"bytes": data, "path": None}, lambda w, h: [(0, 0, w, h), (0, 0, 32, 32)], torch.empty(2, 3, 32, 32))
 
 
 def test_crop_boxes_are_distributed_as_torchvisions():
