@@ -1,8 +1,6 @@
 """The views of a batch: which augmentation makes each, and the random numbers it is drawn from."""
 
 import itertools
-import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,8 +11,6 @@ from train.config import Config, Jitter, Range
 from train.data import Batch
 from train.randomness import between, log_between, uniforms
 from train.recipes import Adapt
-
-_BLOCK_PIXELS = 2**20
 
 Parts = dict[str, list[Tensor]]
 """Views by name: one of each image, or one for each of its anchors."""
@@ -57,41 +53,20 @@ class ViewMaker:
             plain crop `spd_anchor`. `adapt` gets `alpha` (B, 1, S, S), where the negatives were changed, and
             no `positive`: for it that is the rest of the negative. `labels` int64 (B,), where there are any.
         """
-        views = self._blockwise(self._normalized, batch)
-        views = {name: view.contiguous(memory_format=self.layout) for name, view in views.items()}
+        parts = self._made(batch)
+        alpha, _ = parts.pop("alpha", None), parts.pop("unperturbed", None)
+        for view in itertools.chain(*parts.values()):
+            view.mul_(self.scale).add_(self.shift)
+        if alpha and isinstance(self.config, Adapt):
+            parts["alpha"] = alpha  # a dense loss asks where
+        views = {name: view.contiguous(memory_format=self.layout) for name, view in _joined(parts).items()}
         return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device)}
 
     def unnormalized(self, batch: Batch) -> dict[str, Tensor]:
         """The same views as float32 images in [0, 1]; with them the negatives' `alpha` map (B, 1, S, S), 0
         where nothing was changed, and `unperturbed`, what they were before.
         """
-        return self._blockwise(self._made, batch)
-
-    def _blockwise(self, make: Callable[[Batch], Parts], batch: Batch) -> dict[str, Tensor]:
-        """Make views of a few images at a time on a CPU, all of them while the block stays in the cache."""
-        pixels = len(batch.indices) * batch.crops.shape[-1] ** 2
-        blocks = math.ceil(pixels / _BLOCK_PIXELS) if self.device.type == "cpu" else 1
-        if blocks == 1:
-            return {name: parts[0] if len(parts) == 1 else torch.cat(parts) for name, parts in make(batch).items()}
-        whole: dict[str, Tensor] = {}
-        stop = 0
-        for block in batch.split(min(blocks, len(batch.indices))):
-            start, stop = stop, stop + len(block.indices)
-            for name, parts in make(block).items():
-                if name not in whole:
-                    whole[name] = parts[0].new_empty(len(parts), len(batch.indices), *parts[0].shape[1:])
-                for place, part in zip(whole[name], parts, strict=True):
-                    place[start:stop] = part
-        return {name: view.flatten(0, 1) for name, view in whole.items()}
-
-    def _normalized(self, batch: Batch) -> Parts:
-        made = self._made(batch)
-        alpha, _ = made.pop("alpha", None), made.pop("unperturbed", None)
-        for view in itertools.chain(*made.values()):
-            view.mul_(self.scale).add_(self.shift)
-        if alpha and isinstance(self.config, Adapt):
-            made["alpha"] = alpha  # a dense loss asks where
-        return made
+        return _joined(self._made(batch))
 
     def _made(self, batch: Batch) -> Parts:
         def draw(stream: str, count: int) -> np.ndarray:
@@ -138,6 +113,10 @@ class ViewMaker:
         images = augment.crop(images, boxes.to(self.device), flipped.to(self.device))
         images = _blur_(images, u[:, 5:7], config.weak_blur_sigma, config.weak_blur_probability)
         return _jitter(images, u[:, 7:], config.weak_jitter, config.weak_jitter_probability)
+
+
+def _joined(parts: Parts) -> dict[str, Tensor]:
+    return {name: some[0] if len(some) == 1 else torch.cat(some) for name, some in parts.items()}
 
 
 def _jitter(images: Tensor, u: np.ndarray, strengths: Jitter, probability: float) -> Tensor:
