@@ -9,7 +9,7 @@ import torch
 
 _PACKAGES = (
     "spd-weights", "torch", "timm", "huggingface-hub", "safetensors", "numpy",
-    "accelerate", "datasets", "scikit-learn", "pillow", "segmentation-models-pytorch",
+    "accelerate", "datasets", "scikit-learn", "pillow", "simplejpeg", "segmentation-models-pytorch",
 )  # fmt: skip
 
 

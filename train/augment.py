@@ -23,7 +23,7 @@ JITTER_ORDERS = list(itertools.permutations(range(4)))
 """The 24 orders of brightness (0), contrast (1), saturation (2) and hue (3)."""
 
 _REACH = math.sqrt(2 * math.log(2000))  # standard deviations at which a Gaussian has fallen to 1/2000
-_LARGE = 96  # pixels
+_LARGE = 96  # pixels; measured
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in Pillow and torchvision
 
 
@@ -48,16 +48,13 @@ def crop(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _one_by_one(images: Tensor) -> bool:
-    return images.device.type == "cpu" and images.shape[-1] >= _LARGE
-
-
 def blur_(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
     """Gaussian blur with reflected borders.
 
     Args:
         images: (B, 3, S, S), changed in place.
-        sigma: (B,), in pixels, **on the CPU**; where it is 0 the image stays as it is.
+        sigma: (B,), in pixels, **on the CPU**; the kernel ends where it falls below 1/2000 of its middle, so an
+            image whose sigma is less than 0.256 stays as it is.
         largest: upper bound of sigma.
     """
     size = images.shape[-1]
@@ -77,6 +74,10 @@ def blur_(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
     across = F.conv2d(padded, kernel[:, None, None, :], groups=count)
     blurred = F.conv2d(across, kernel[:, None, :, None], groups=count)
     return _put(images, chosen, blurred.view(-1, 3, size, size))
+
+
+def _one_by_one(images: Tensor) -> bool:
+    return images.device.type == "cpu" and images.shape[-1] >= _LARGE
 
 
 def _blur_one_(image: Tensor, sigma: float) -> None:
@@ -128,7 +129,7 @@ def sample_jitter(uniforms: np.ndarray, strengths: tuple[float, float, float, fl
         strengths: of brightness, contrast, saturation (factors in 1 ± strength) and hue (± strength).
 
     Returns:
-        Factors (B, 4) float32 and the number of the order in `JITTER_ORDERS` (B,), for `color_jitter`.
+        Factors (B, 4) float32 and the number of the order in `JITTER_ORDERS` (B,), for `color_jitter_`.
     """
     limits = np.array(strengths)
     centre = np.array([1.0, 1.0, 1.0, 0.0])
