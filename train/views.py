@@ -72,7 +72,7 @@ class ViewMaker:
         def draw(stream: str, count: int) -> np.ndarray:
             return uniforms(self.config.seed, batch.epoch, batch.indices, stream, count)
 
-        crops = [crop.to(self.device, non_blocking=True) for crop in batch.crops.unbind(1)]
+        crops = batch.crops.to(self.device, non_blocking=True).unbind(1)  # only the whole lies pinned in one piece
         strong = [self.strong(crop, draw(f"strong {i}", 9)) for i, crop in enumerate(crops)]
         views = {name: [view] for name, view in zip(("anchor", "second"), strong, strict=False)}
         spd = self.config.spd
