@@ -5,8 +5,8 @@ Images are float tensors of shape (B, 3, S, S) with values in [0, 1]; parameters
 has to be waited for. On a CPU a pass over the pixels costs little, but comparing pixels, and choosing
 by the outcome, ten times as much: no operation here does either. Nor does any index images by a tensor
 or put them back by `index_copy`, which a CPU does five times as slowly as `index_select` and copies.
-Large images, which go through many passes, a CPU takes one by one, so that each stays in its cache. Small
-ones it takes together, and so does a GPU, as there the number of calls is what costs.
+Where images go through many passes, a CPU takes a few at a time, so that they stay in its cache. A GPU
+takes all, as there the number of calls is what costs.
 """
 
 import itertools
@@ -22,8 +22,9 @@ from train.randomness import between
 JITTER_ORDERS = list(itertools.permutations(range(4)))
 """The 24 orders of brightness (0), contrast (1), saturation (2) and hue (3)."""
 
-_REACH = math.sqrt(2 * math.log(2000))  # standard deviations at which a Gaussian has fallen to 1/2000
-_LARGE = 96  # pixels; measured
+_LEAST = 1 / 5000  # of a blur's kernel, relative to its middle: together less than a quarter of a grey level
+_REACH = math.sqrt(-2 * math.log(_LEAST))  # the standard deviations at which a Gaussian has fallen to that
+_CACHED, _LARGE = 2**17, 96  # pixels of a batch, and a side's; measured
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in Pillow and torchvision
 
 
@@ -53,51 +54,54 @@ def blur_(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
 
     Args:
         images: (B, 3, S, S), changed in place.
-        sigma: (B,), in pixels, **on the CPU**; the kernel ends where it falls below 1/2000 of its middle, so an
-            image whose sigma is less than 0.256 stays as it is.
+        sigma: (B,), in pixels, **on the CPU**; an image whose sigma is less than 0.24 stays as it is, as its
+            kernel ends where it falls below 1/5000 of its middle.
         largest: upper bound of sigma.
     """
     size = images.shape[-1]
     chosen = (sigma * _REACH >= 1).nonzero()[:, 0]
-    if len(chosen) == 0:
-        return images
-    if _one_by_one(images):
-        for i in chosen.tolist():
-            _blur_one_(images[i], sigma[i].item())
-        return images
-    count, radius = 3 * len(chosen), min(int(largest * _REACH), size - 1)
-    offset = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offset / sigma[chosen, None]) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0).to(images)
-    some = images.index_select(0, chosen.to(images.device))
-    padded = F.pad(some, (radius,) * 4, mode="reflect").reshape(1, count, *(size + 2 * radius,) * 2)
+    chosen = chosen[sigma[chosen].argsort()]
+    weights = _half_kernels(sigma[chosen], min(int(largest * _REACH), size - 1))
+    on_cpu = images.device.type == "cpu"  # takes some of much the same sigma at a time, as many as stay in its cache
+    some = max(1, _CACHED // size**2 if on_cpu else len(chosen))
+    for which, kernels in zip(chosen.split(some), weights.split(some), strict=True):
+        if len(which):
+            sharp = images.index_select(0, which.to(images.device))
+            _put(images, which, (_sum_of_shifted if on_cpu else _convolved)(sharp, kernels))
+    return images
+
+
+def _half_kernels(sigma: Tensor, radius: int) -> Tensor:
+    """Weights of a pixel itself and its neighbours on one side, for each sigma: (n,) to (n, radius + 1).
+
+    In double precision, so that an image's weights are the same to the bit whatever the other images.
+    """
+    weights = torch.exp(-0.5 * (torch.arange(radius + 1) / sigma[:, None].double()) ** 2)
+    weights = weights * (weights >= _LEAST)
+    return (weights / (2 * weights.sum(1, keepdim=True) - 1)).float()
+
+
+def _sum_of_shifted(images: Tensor, weights: Tensor) -> Tensor:
+    """Blur each image by its weights: n × 3 different convolutions take a CPU two to three times as long."""
+    size, radius = images.shape[-1], int(weights.count_nonzero(1).max()) - 1
+    middle, *others = weights.t()[: radius + 1, :, None, None, None]
+    images = F.pad(images, (radius,) * 4, mode="reflect")
+    for dim in (2, 3):
+        total = images.narrow(dim, radius, size) * middle
+        for shift, weight in enumerate(others, 1):
+            for start in (radius - shift, radius + shift):
+                total.addcmul_(images.narrow(dim, start, size), weight)
+        images = total
+    return images
+
+
+def _convolved(images: Tensor, weights: Tensor) -> Tensor:
+    """The same for a GPU, where the number of calls is what costs."""
+    size, count, radius = images.shape[-1], 3 * len(images), weights.shape[1] - 1
+    kernel = torch.cat([weights.flip(1), weights[:, 1:]], 1).repeat_interleave(3, 0).to(images)
+    padded = F.pad(images, (radius,) * 4, mode="reflect").reshape(1, count, *(size + 2 * radius,) * 2)
     across = F.conv2d(padded, kernel[:, None, None, :], groups=count)
-    blurred = F.conv2d(across, kernel[:, None, :, None], groups=count)
-    return _put(images, chosen, blurred.view(-1, 3, size, size))
-
-
-def _one_by_one(images: Tensor) -> bool:
-    return images.device.type == "cpu" and images.shape[-1] >= _LARGE
-
-
-def _blur_one_(image: Tensor, sigma: float) -> None:
-    """Blur (3, S, S) in place as a sum of shifted copies, only as many as its own sigma needs."""
-    radius = min(int(sigma * _REACH), image.shape[-1] - 1)
-    weights = [math.exp(-0.5 * (shift / sigma) ** 2) for shift in range(radius + 1)]
-    scale = 1 / (2 * sum(weights) - 1)
-    padded = F.pad(image[None], (radius,) * 4, mode="reflect")[0]
-    rows = _add_shifted(padded, weights, 1)
-    _add_shifted(rows, [weight * scale**2 for weight in weights], 2, out=image)
-
-
-def _add_shifted(padded: Tensor, weights: list[float], dim: int, out: Tensor | None = None) -> Tensor:
-    radius = len(weights) - 1
-    size = padded.shape[dim] - 2 * radius
-    total = torch.mul(padded.narrow(dim, radius, size), weights[0], out=out)
-    for shift, weight in enumerate(weights[1:], 1):
-        for start in (radius - shift, radius + shift):
-            total.add_(padded.narrow(dim, start, size), alpha=weight)
-    return total
+    return F.conv2d(across, kernel[:, None, :, None], groups=count).view(-1, 3, size, size)
 
 
 def gray(images: Tensor) -> Tensor:
@@ -151,7 +155,8 @@ def color_jitter_(images: Tensor, factors: Tensor, order: np.ndarray, weight: Te
     """
     changed = (factors != torch.tensor([1.0, 1.0, 1.0, 0.0])).any(1).nonzero()[:, 0].tolist()
     if changed:
-        jitter_ = _jitter_one_by_one if _one_by_one(images) else _jitter_by_order
+        one_by_one = images.device.type == "cpu" and images.shape[-1] >= _LARGE
+        jitter_ = _jitter_one_by_one if one_by_one else _jitter_by_order
         jitter_(images, changed, factors, order, weight)
     return images
 

@@ -79,6 +79,15 @@ def test_blur_equals_torchvision(size: int, sigmas: list[float]):
         torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)  # a quarter of a grey level
 
 
+def test_a_gpus_way_to_blur_gives_the_same_and_no_image_depends_on_the_others():
+    batch, sigma = images(40, 130), torch.linspace(0.3, 3.0, 40).flip(0)
+    weights = augment._half_kernels(sigma, 12)
+    blurred = augment.blur_(batch.clone(), sigma, 3.0)
+    torch.testing.assert_close(augment._convolved(batch, weights), blurred, atol=1e-6, rtol=0)
+    for i in range(0, 40, 3):
+        assert torch.equal(augment.blur_(batch[i : i + 1].clone(), sigma[i : i + 1], 3.0)[0], blurred[i])
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_blur_of_zero_sigma_changes_nothing(size: int):
     batch = images(3, size)
