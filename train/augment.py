@@ -22,7 +22,7 @@ from train.randomness import between
 JITTER_ORDERS = list(itertools.permutations(range(4)))
 """The 24 orders of brightness (0), contrast (1), saturation (2) and hue (3)."""
 
-_LEAST = 1 / 5000  # of a blur's kernel, relative to its middle: together less than a quarter of a grey level
+_LEAST = 1 / 50_000  # of a blur's kernel, relative to its middle: what is left out changes no value by 1e-4
 _REACH = math.sqrt(-2 * math.log(_LEAST))  # the standard deviations at which a Gaussian has fallen to that
 _CACHED, _LARGE = 2**17, 96  # pixels of a batch, and a side's; measured
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in Pillow and torchvision
@@ -54,8 +54,8 @@ def blur_(images: Tensor, sigma: Tensor, largest: float) -> Tensor:
 
     Args:
         images: (B, 3, S, S), changed in place.
-        sigma: (B,), in pixels, **on the CPU**; an image whose sigma is less than 0.24 stays as it is, as its
-            kernel ends where it falls below 1/5000 of its middle.
+        sigma: (B,), in pixels, **on the CPU**; an image whose sigma is less than 0.215 stays as it is, as its
+            kernel ends where it falls below 1/50,000 of its middle.
         largest: upper bound of sigma.
     """
     size = images.shape[-1]

@@ -75,13 +75,13 @@ def test_blur_equals_torchvision(size: int, sigmas: list[float]):
     batch = images(2, size)
     ours = augment.blur_(batch.clone(), torch.tensor(sigmas), 4.0)
     for image, sigma, result in zip(batch, sigmas, ours, strict=True):
-        expected = reference.gaussian_blur(image, [2 * min(16, size - 1) + 1] * 2, [sigma, sigma])
-        torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)  # a quarter of a grey level
+        expected = reference.gaussian_blur(image, [2 * min(20, size - 1) + 1] * 2, [sigma, sigma])
+        torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
 def test_a_gpus_way_to_blur_gives_the_same_and_no_image_depends_on_the_others():
     batch, sigma = images(40, 130), torch.linspace(0.3, 3.0, 40).flip(0)
-    weights = augment._half_kernels(sigma, 12)
+    weights = augment._half_kernels(sigma, 13)
     blurred = augment.blur_(batch.clone(), sigma, 3.0)
     torch.testing.assert_close(augment._convolved(batch, weights), blurred, atol=1e-6, rtol=0)
     for i in range(0, 40, 3):
