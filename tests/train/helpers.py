@@ -1,6 +1,7 @@
 """Small photographs and a small configuration."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,10 @@ def run_train(*args: str, launcher: tuple[str, ...] = ("-m", "train"), **env: st
         text=True,
         timeout=300,
     )
+
+
+def free_port() -> str:
+    """A port for processes to meet at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])

@@ -1,11 +1,10 @@
 """The watch over a job's processes ends before they do."""
 
 import os
-import socket
 import subprocess
 import sys
 
-from tests.train.helpers import ROOT
+from tests.train.helpers import ROOT, free_port
 
 _TASK = """
 import sys, time
@@ -24,9 +23,7 @@ sys.exit(75 if not heart.thread.is_alive() else 1)
 
 def test_no_thread_is_left_in_the_store_when_a_process_exits():
     """Such a thread would abort it: a scheduler then sees signal 6 instead of the exit code 75 that requeues."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     common = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     tasks = [
         subprocess.Popen(

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import train.loop
-from tests.train.helpers import ROOT, arguments, run_train, small_config, write_photos
+from tests.train.helpers import ROOT, arguments, free_port, run_train, small_config, write_photos
 from train.__main__ import main
 from train.loop import pretrain
 
@@ -122,9 +121,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(photos: Pa
 @pytest.mark.slow
 def test_without_a_launcher_each_process_of_a_signalled_job_exits_with_75(photos: Path, tmp_path: Path):
     """As examples/launch/slurm.sh starts them: srun's tasks, with the numbers that accelerate reads."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "train", *arguments(photos, tmp_path / "run", "--optim.epochs", "2000")]
     common = os.environ | {"ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     tasks = [
