@@ -8,16 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eval.compare import write_comparison
-from eval.download import ARCHIVES, URL_VARIABLE, download
-from eval.evaluate import Request, evaluate
-from eval.inspection_commands import fit_command, predict_command
-from eval.options import add_settings, add_training, positive, settings_of, training_of
-from eval.protocols import PROTOCOLS
-from eval.report import write_report
-from eval.results import read_results
-from eval.tables import print_tables
 from spd_weights.errors import SpdError
+
+from .data.download import ARCHIVES, URL_VARIABLE, download
+from .inspection.commands import fit_command, predict_command
+from .metrics.compare import write_comparison
+from .options import add_settings, add_training, positive, settings_of, training_of
+from .protocols import PROTOCOLS
+from .report.html import write_report
+from .report.tables import print_tables
+from .results import read_results
+from .run import Request, evaluate
 
 _EPILOG = """
 examples:

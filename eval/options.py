@@ -3,11 +3,11 @@
 import argparse
 from dataclasses import fields
 
-from eval.features import FEATURE_PRECISIONS
-from eval.finetune import FREEZE, PRECISIONS, Training
-from eval.images import RESIZES
-from eval.methods import Settings
-from eval.padim import COVARIANCES
+from .backbone.features import FEATURE_PRECISIONS
+from .data.images import RESIZES
+from .detectors.methods import Settings
+from .detectors.padim import COVARIANCES
+from .finetune.training import FREEZE, PRECISIONS, Training
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.datasets import Category, Sample
-from eval.features import Extractor
-from eval.images import batches, read_mask, whole_mask
-from eval.methods import METHODS, Detector, Settings
-from eval.scratch import scratch
 from spd_weights.errors import SpdError
+
+from .backbone.features import Extractor
+from .data.datasets import Category, Sample
+from .data.images import batches, read_mask, whole_mask
+from .data.scratch import scratch
+from .detectors.methods import METHODS, Detector, Settings
 
 SHOTS = {"2cls_5shot": 5, "2cls_10shot": 10}  # training images of either class
 _TWO_CLASS = ("classifier", "unet")

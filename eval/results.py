@@ -9,14 +9,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from eval.datasets import Category
-from eval.features import Extractor
-from eval.metrics import Metric
-from eval.protocols import Run
-from eval.two_class import Finetuner
 from spd_weights.environment import environment
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, replacing, write_json
+
+from .backbone.features import Extractor
+from .data.datasets import Category
+from .finetune.two_class import Finetuner
+from .metrics.metrics import Metric
+from .protocols import Run
 
 SCHEMA = 1
 CELL = "cell.json"

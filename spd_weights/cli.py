@@ -8,15 +8,17 @@ from pathlib import Path
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from spd_weights import cards, hub, release, results
-from spd_weights.bundle import bundle
+from spd_weights import hub
 from spd_weights.catalog import card_folder, catalog_path, find, load_catalog, put_row
-from spd_weights.convert import convert
 from spd_weights.doctor import examine
 from spd_weights.errors import SpdError
-from spd_weights.export import CARD, PREVIEW, RESULTS, TRAINING, WEIGHTS
 from spd_weights.files import is_folder, read_json, sha256, write_text
-from spd_weights.publish import publish
+from spd_weights.release import cards, results
+from spd_weights.release import contents as release
+from spd_weights.release.bundle import bundle
+from spd_weights.release.convert import convert
+from spd_weights.release.export import CARD, PREVIEW, RESULTS, TRAINING, WEIGHTS
+from spd_weights.release.publish import publish
 
 _EXAMPLES = """\
 examples:

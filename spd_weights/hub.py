@@ -12,12 +12,13 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 
-from spd_weights import golden, verified
+from spd_weights import verified
 from spd_weights.catalog import Row, catalog_path, find, load_catalog
 from spd_weights.errors import SpdError, shown
-from spd_weights.export import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
 from spd_weights.files import digest_of, is_folder, replacing, sha256
 from spd_weights.hub_errors import explained
+from spd_weights.release import golden
+from spd_weights.release.export import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
 from spd_weights.retry import patiently
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from spd_weights.export import WEIGHTS
+from spd_weights.release.export import WEIGHTS
 
 _LOCAL = "local-dir:"
 

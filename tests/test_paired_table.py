@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 def test_trains_evaluates_and_tabulates_and_does_nothing_twice(tmp_path: Path):
     scenes, parts, out = tmp_path / "scenes", tmp_path / "parts", tmp_path / "table"
     few = ("--objects", "gear", "--train", "8", "--test-normal", "4", "--anomalies", "10", "--size", "64")
-    command("train.scenes", "--to", scenes, "--count", "64", "--size", "48")
-    command("eval.parts", "--to", parts, *few)
+    command("synthetic.scenes", "--to", scenes, "--count", "64", "--size", "48")
+    command("synthetic.parts", "--to", parts, *few)
     small = [
         "--arch",
         "resnet10t",

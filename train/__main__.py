@@ -10,9 +10,10 @@ from pathlib import Path
 import tyro
 
 from spd_weights.errors import SpdError
-from train.recipes import RECIPES, to_json
-from train.report import write_report
-from train.stopping import INTERRUPTED, Stopped
+
+from .monitor.report import write_report
+from .monitor.stopping import INTERRUPTED, Stopped
+from .recipes import RECIPES, to_json
 
 _DESCRIPTION = """Pre-train a backbone, with or without SPot-the-Difference.
 
@@ -48,18 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps(to_json(config), indent=2))
             return 0
         if config.preview:
-            from train.preview import write_preview
+            from .views.preview import write_preview
 
             print(write_preview(config, config.preview))
             return 0
         if config.plan:
-            from train.plan import plan
+            from .plan import plan
 
             said = plan(config)
             if _first():
                 print(said)
             return 0
-        from train.loop import pretrain  # late: --help should not wait for torch
+        from .loop import pretrain  # late: --help should not wait for torch
 
         export = pretrain(config)
     except SpdError as error:

@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 
 from spd_weights.errors import SpdError
-from train import checkpoint
-from train.config import Config
-from train.data import Batch, Crops, make_loader
-from train.distributed import share
-from train.guard import CollapseAlarm, LossGuard
-from train.heartbeat import Heartbeat
-from train.monitors import Bar, Clock, MetricsLog, effective_rank, feature_std, gpu_memory, to_floats
-from train.optim import set_learning_rate
-from train.recipes import Adapt, MoCo, Supervised, recipe_name
-from train.record import export_run, finished_export
-from train.setup import Run, begin
-from train.stopping import Stopped, StopRequest, verdict
-from train.validate import open_validation, validate
-from train.views import ViewMaker
+
+from . import checkpoint
+from .config import Config
+from .data.loader import Batch, Crops, make_loader
+from .distributed import share
+from .export import export_run, finished_export
+from .monitor.guard import CollapseAlarm, LossGuard
+from .monitor.heartbeat import Heartbeat
+from .monitor.metrics import Bar, Clock, MetricsLog, effective_rank, feature_std, gpu_memory, to_floats
+from .monitor.stopping import Stopped, StopRequest, verdict
+from .monitor.validate import open_validation, validate
+from .optim import set_learning_rate
+from .recipes import Adapt, MoCo, Supervised, recipe_name
+from .setup import Run, begin
+from .views.views import ViewMaker
 
 _LEAST_INTERVAL = 100  # times a save's own duration, between the ends of epochs at which one is made
 

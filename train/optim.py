@@ -6,7 +6,7 @@ import torch
 from timm.optim import Lars
 from torch import nn
 
-from train.config import OptimConfig
+from .config import OptimConfig
 
 
 def make_optimizer(method: nn.Module, config: OptimConfig, fused: bool) -> torch.optim.Optimizer:

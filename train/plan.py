@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from train.config import Config
-from train.data import Crops, make_loader
-from train.loop import forward_backward
-from train.recipes import recipe_name
-from train.setup import Run, begin
-from train.views import ViewMaker
+from .config import Config
+from .data.loader import Crops, make_loader
+from .loop import forward_backward
+from .recipes import recipe_name
+from .setup import Run, begin
+from .views.views import ViewMaker
 
 _WARM_UP, _MEASURED = 2, 5
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from spd_weights.errors import SpdError
-from train.config import AugmentConfig, Config, ModelConfig, OptimConfig, SpdConfig
+
+from .config import AugmentConfig, Config, ModelConfig, OptimConfig, SpdConfig
 
 
 @dataclass(frozen=True)

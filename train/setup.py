@@ -19,17 +19,18 @@ import spd_weights  # noqa: F401  (registers its names with timm, so that --mode
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from spd_weights.local import create_model
-from train import checkpoint
-from train.config import Config
-from train.data import Schedule
-from train.distributed import share
-from train.memory import keep_freed_memory
-from train.methods import build_method, check_batch_norm
-from train.optim import make_optimizer
-from train.recipes import Supervised, to_json
-from train.shards import Layout, Shards
-from train.sources import Table, keep_layout, open_images
-from train.views import memory_layout
+
+from . import checkpoint
+from .config import Config
+from .data.loader import Schedule
+from .data.shards import Layout, Shards
+from .data.sources import Table, keep_layout, open_images
+from .distributed import share
+from .memory import keep_freed_memory
+from .methods import build_method, check_batch_norm
+from .optim import make_optimizer
+from .recipes import Supervised, to_json
+from .views.views import memory_layout
 
 _CONFIG = "config.json"
 _PROJECT = {"tensorboard": "tensorboard"}  # which is a folder's name there, and a project's elsewhere

@@ -31,13 +31,13 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor
 
-from eval.datasets import Category, Sample, load_categories
-from eval.features import Extractor
-from eval.images import batches
-from eval.methods import METHODS, Settings
-from eval.metrics import image_metrics, pixel_metrics
+from eval.backbone.features import Extractor
+from eval.backbone.weights import load_backbone
+from eval.data.datasets import Category, Sample, load_categories
+from eval.data.images import batches
+from eval.detectors.methods import METHODS, Settings
+from eval.metrics.metrics import image_metrics, pixel_metrics
 from eval.protocols import read_masks
-from eval.weights import load_backbone
 
 Scores = tuple[np.ndarray, np.ndarray]  # of images [N], of pixels [N, S, S]
 Aurocs = tuple[float, float]  # of images and of pixels, in percent

@@ -18,8 +18,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eval.coreset import greedy_coreset
-from eval.patchcore import PROJECTION
+from eval.detectors.coreset import greedy_coreset
+from eval.detectors.patchcore import PROJECTION
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from eval.folding import folded
+from eval.backbone.folding import folded
 
 _BATCH = 8
 

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.datasets import Category, Sample
-from eval.features import Extractor
-from eval.finetune import Training
-from eval.methods import METHODS, Settings
-from eval.patchcore import BLOCK_FLOATS, PROJECTION
+from eval.backbone.features import Extractor
+from eval.data.datasets import Category, Sample
+from eval.detectors.methods import METHODS, Settings
+from eval.detectors.patchcore import BLOCK_FLOATS, PROJECTION
+from eval.finetune.training import Training
+from eval.finetune.two_class import Finetuner
 from eval.protocols import PROTOCOLS, Run, one_class
-from eval.two_class import Finetuner
 
 _WEIGHTS = "random:test_resnet"
 _TEST = 16  # images

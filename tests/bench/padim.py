@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eval.padim import Padim
+from eval.detectors.padim import Padim
 
 _SIDES = (56, 28, 14)
 _CHANNELS = {False: (64, 128, 256), True: (256, 512, 1024)}

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.metrics import metrics_of_pixels, pixel_metrics
-from eval.pixels import PixelRanking
+from eval.metrics.metrics import metrics_of_pixels, pixel_metrics
+from eval.metrics.pixels import PixelRanking
 
 _SIDE = 512
 

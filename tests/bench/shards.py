@@ -16,8 +16,8 @@ from PIL import Image
 
 from tests.train.helpers import small_config
 from train.config import DataConfig
-from train.data import Crops, Schedule
-from train.sources import open_images
+from train.data.loader import Crops, Schedule
+from train.data.sources import open_images
 
 IMAGES, BATCH = 800, 16
 

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
-from train.data import Crops, Schedule, make_loader
+from train.data.loader import Crops, Schedule, make_loader
+from train.data.sources import open_images
 from train.memory import keep_freed_memory
 from train.methods import build_method
 from train.optim import make_optimizer, set_learning_rate
 from train.recipes import SimSiam
-from train.sources import open_images
-from train.views import ViewMaker, memory_layout
+from train.views.views import ViewMaker, memory_layout
 
 
 class Training:

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.finetune import Network, Training, finetune, logits_of
-from eval.segment import focal_loss
-from eval.two_class import METHODS, Finetuner
+from eval.finetune.training import Network, Training, finetune, logits_of
+from eval.finetune.two_class import METHODS, Finetuner
+from eval.finetune.unet import focal_loss
 
 _NORMALS = (1000, 602, 500, 503, 500, 1000, 1000, 1004, 1001, 1006, 1005, 500)  # of each object; 100 anomalies each
 _SEEDS = 5

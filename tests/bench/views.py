@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 from train.config import DataConfig, SpdConfig
-from train.data import Crops
+from train.data.loader import Crops
+from train.data.sources import open_images
 from train.memory import keep_freed_memory
 from train.recipes import SimSiam
-from train.sources import open_images
-from train.views import ViewMaker
+from train.views.views import ViewMaker
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.coreset import greedy_coreset
-from eval.features import FEATURE_PRECISIONS, Extractor
-from eval.images import read_image
-from eval.methods import METHODS, Detector, Settings
-from eval.metrics import pixel_metrics
-from eval.patchcore import PROJECTION
+from eval.backbone.features import FEATURE_PRECISIONS, Extractor
+from eval.data.images import read_image
+from eval.detectors.coreset import greedy_coreset
+from eval.detectors.methods import METHODS, Detector, Settings
+from eval.detectors.patchcore import PROJECTION
+from eval.metrics.metrics import pixel_metrics
 
 _TRAIN = (900, 542, 450, 453, 450, 900, 900, 904, 901, 905, 904, 450)  # images of each object
 _TEST = 2162  # of all objects

@@ -9,7 +9,7 @@ import timm
 import torch
 from PIL import Image
 
-from spd_weights.export import export_backbone
+from spd_weights.release.export import export_backbone
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("SPD_SHARED_DATA", ROOT.parent / "shared" / "data"))

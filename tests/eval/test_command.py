@@ -3,8 +3,8 @@
 import pytest
 
 from eval.__main__ import main
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS
-from eval.spotdiff import SPOT_DIFF_METRICS
+from eval.metrics.metrics import IMAGE_METRICS, PIXEL_METRICS
+from eval.metrics.spotdiff import SPOT_DIFF_METRICS
 from spd_weights.files import read_json
 from tests.eval.helpers import mvtec_category
 

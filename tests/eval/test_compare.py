@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from eval.compare import DRAWS, MIN_CATEGORIES, compare, interval, print_comparison, write_comparison
+from eval.metrics.compare import DRAWS, MIN_CATEGORIES, compare, interval, print_comparison, write_comparison
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 

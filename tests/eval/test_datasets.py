@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from eval.datasets import draw_shots, load_categories
-from eval.images import read_image, read_mask
+from eval.data.datasets import draw_shots, load_categories
+from eval.data.images import read_image, read_mask
 from eval.protocols import check, read_masks
 from spd_weights.errors import SpdError
 from tests.eval.helpers import DEFECT, SHARED, mask, mvtec_category, read_split, save, visa_tree, write_split

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-import eval.download
+import eval.data.download
 from eval.__main__ import main
-from eval.download import ARCHIVES, URL_VARIABLE, Archive, download, unpack, unpacked
+from eval.data.download import ARCHIVES, URL_VARIABLE, Archive, download, unpack, unpacked
 from spd_weights.errors import SpdError
 
 FILES = {
@@ -229,7 +229,7 @@ def test_command_refuses_what_is_not_visa(server, tmp_path, capsys, monkeypatch)
     assert main(["download", "visa", "--to", str(tmp_path)]) == 2
     assert "1929840640 were published" in capsys.readouterr().err
     known = Archive(server.url, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
-    monkeypatch.setitem(eval.download.ARCHIVES, "visa", known)
+    monkeypatch.setitem(eval.data.download.ARCHIVES, "visa", known)
     assert main(["download", "visa", "--to", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"ready: {tmp_path}\n"
     assert ARCHIVES["visa"] is known

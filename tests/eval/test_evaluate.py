@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-import eval.evaluate as evaluation
-from eval.datasets import load_categories
-from eval.evaluate import Request, evaluate
-from eval.features import FEATURE_PRECISIONS, Extractor
-from eval.images import batches, read_image, read_mask
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, pixel_metrics
+import eval.run as evaluation
+from eval.backbone.features import FEATURE_PRECISIONS, Extractor
+from eval.data.datasets import load_categories
+from eval.data.images import batches, read_image, read_mask
+from eval.finetune.two_class import Finetuner
+from eval.metrics.metrics import IMAGE_METRICS, PIXEL_METRICS, pixel_metrics
 from eval.protocols import Prediction, Settings
-from eval.two_class import Finetuner
+from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from tests.eval.helpers import DEFECT, SHARED, SIZE, mask, mvtec_category, save, tiny_export, visa_tree
 

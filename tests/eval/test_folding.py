@@ -5,8 +5,8 @@ import timm
 import torch
 from torch import nn
 
-from eval.features import Extractor
-from eval.folding import folded
+from eval.backbone.features import Extractor
+from eval.backbone.folding import folded
 from tests.eval.helpers import tiny_export
 
 

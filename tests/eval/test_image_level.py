@@ -7,7 +7,7 @@ from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
-from eval.image_level import Gaussian, NearestNeighbours
+from eval.detectors.pooled import Gaussian, NearestNeighbours
 
 
 def maps(rng, images, channels=40, offset=3.0):

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from eval.__main__ import main
-from eval.evaluate import Request, evaluate
-from eval.inspection import fit, predict
-from eval.methods import METHODS, Settings
+from eval.detectors.methods import METHODS, Settings
+from eval.inspection.inspect import fit, predict
+from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from eval.datasets import load_categories
-from eval.evaluate import Request, evaluate
-from eval.features import REDUCTIONS, Extractor
-from eval.methods import METHODS, Settings
-from eval.metrics import PIXEL_METRICS
+from eval.backbone.features import REDUCTIONS, Extractor
+from eval.data.datasets import load_categories
+from eval.detectors.methods import METHODS, Settings
+from eval.metrics.metrics import PIXEL_METRICS
 from eval.protocols import Run, one_class, repetitions
 from eval.results import read_results
+from eval.run import Request, evaluate
 from tests.eval.helpers import mvtec_category
 
 SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)

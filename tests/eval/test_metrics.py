@@ -10,10 +10,17 @@ from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-import eval.pixels
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, image_metrics, metrics_of_pixels, pixel_metrics, rank_pixels
-from eval.pixels import PixelRanking
-from eval.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
+import eval.metrics.pixels
+from eval.metrics.metrics import (
+    IMAGE_METRICS,
+    PIXEL_METRICS,
+    image_metrics,
+    metrics_of_pixels,
+    pixel_metrics,
+    rank_pixels,
+)
+from eval.metrics.pixels import PixelRanking
+from eval.metrics.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
 
 # Few distinct values, so that most scores are tied with others.
 TIED = st.integers(-3, 3).map(float)
@@ -129,7 +136,7 @@ def test_small_buffers_and_float16_change_nothing(monkeypatch):
     masks = rng.random(maps.shape) < 0.05
     masks[:5] = False
     whole = pixel_metrics(maps.astype(np.float32), masks)
-    monkeypatch.setattr(eval.pixels, "_BUFFERED", 300)
+    monkeypatch.setattr(eval.metrics.pixels, "_BUFFERED", 300)
     streamed = PixelRanking()
     for index in rng.permutation(12):
         streamed.add_defects(maps[index], masks[index])

@@ -8,9 +8,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
-from eval import gaussians
-from eval.maps import anomaly_maps
-from eval.padim import Padim
+from eval.detectors import gaussians
+from eval.detectors.maps import anomaly_maps
+from eval.detectors.padim import Padim
 
 SIDE = 32
 

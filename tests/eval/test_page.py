@@ -2,11 +2,11 @@
 
 import pytest
 
-from eval.evaluate import Request, evaluate
-from eval.html_tables import _MARKS
-from eval.methods import Settings
-from eval.report import write_report
+from eval.detectors.methods import Settings
+from eval.report.html import write_report
+from eval.report.html_tables import _MARKS
 from eval.results import read_results
+from eval.run import Request, evaluate
 from spd_weights.files import write_json
 from tests.eval.browser import CHROMIUM, Browser
 from tests.eval.helpers import mvtec_category, visa_tree

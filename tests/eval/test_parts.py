@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_fill_holes
 
-from eval.parts.__main__ import main
-from eval.parts.camera import Shot
-from eval.parts.dataset import Arguments, write, write_splits
-from eval.parts.render import OBJECTS, VISIBLE, difference, expose, render
 from spd_weights.errors import SpdError
+from synthetic.parts.__main__ import main
+from synthetic.parts.camera import Shot
+from synthetic.parts.dataset import Arguments, write, write_splits
+from synthetic.parts.render import OBJECTS, VISIBLE, difference, expose, render
 
 SIZE = 96
 MOVING = {"pcb": ("missing", "displaced"), "capsules": ("bent",)}  # old and new place count as a whole
@@ -210,7 +210,7 @@ def test_normal_pictures_differ_from_each_other_like_photographs() -> None:
 
 def test_folders_are_equal_to_the_byte_between_processes(root: Path, tmp_path: Path) -> None:
     options = ["--objects", "gear", "biscuit", "--train", "10", "--test-normal", "5", "--anomalies", "10"]
-    command = [sys.executable, "-m", "eval.parts", "--to", str(tmp_path / "again"), *options, "--size", str(SIZE)]
+    command = [sys.executable, "-m", "synthetic.parts", "--to", str(tmp_path / "again"), *options, "--size", str(SIZE)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "50 pictures of gear, biscuit" in run.stdout
     assert run.stderr == ""

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, uniform_filter
 from scipy.spatial.distance import cdist
 
-from eval.coreset import greedy_coreset
-from eval.maps import anomaly_maps
-from eval.patchcore import NEIGHBOURS, PROJECTION, Patchcore, Patches
+from eval.detectors.coreset import greedy_coreset
+from eval.detectors.maps import anomaly_maps
+from eval.detectors.patchcore import NEIGHBOURS, PROJECTION, Patchcore, Patches
 
 SIDE = 32
 

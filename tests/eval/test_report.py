@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from eval.evaluate import Request, evaluate
 from eval.protocols import Settings
-from eval.report import write_report
+from eval.report.html import write_report
+from eval.report.tables import print_tables, short_names, tables
 from eval.results import read_results
-from eval.tables import print_tables, short_names, tables
+from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from tests.eval.helpers import DEFECT, SIZE, mvtec_category, visa_tree

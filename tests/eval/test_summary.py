@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.compare import interval
-from eval.summary import main, summary
+from eval.metrics.compare import interval
+from eval.report.summary import main, summary
 from spd_weights.errors import SpdError
 
 ROOT = Path(__file__).parents[2]
@@ -67,11 +67,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
 def test_committed_tables_are_what_committed_results_give(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """`<!-- eval.summary ARGUMENTS -->` is the command that makes the table below it; the README shows no others."""
+    """`<!-- eval.report.summary ARGUMENTS -->` is the command that makes the table below it; README shows no others."""
     monkeypatch.chdir(ROOT)
     tables = []
     for page in sorted(ROOT.glob("results/*/README.md")):
-        for block in page.read_text(encoding="utf-8").split("<!-- eval.summary ")[1:]:
+        for block in page.read_text(encoding="utf-8").split("<!-- eval.report.summary ")[1:]:
             arguments, _, text = block.partition(" -->\n")
             assert main(arguments.split()) == 0
             tables.append(capsys.readouterr().out)

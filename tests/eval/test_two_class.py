@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from eval.datasets import load_categories
-from eval.evaluate import Request, evaluate
-from eval.finetune import Network, Training, finetune
-from eval.metrics import IMAGE_METRICS, PIXEL_METRICS, pixel_metrics
+from eval.data.datasets import load_categories
+from eval.finetune.training import Network, Training, finetune
+from eval.finetune.two_class import Finetuner
+from eval.finetune.unet import focal_loss
+from eval.metrics.metrics import IMAGE_METRICS, PIXEL_METRICS, pixel_metrics
 from eval.protocols import check
-from eval.report import write_report
-from eval.segment import focal_loss
-from eval.two_class import Finetuner
+from eval.report.html import write_report
+from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json
 from tests.eval.helpers import mvtec_category, photo, read_split, save, tiny_export, visa_tree, write_split

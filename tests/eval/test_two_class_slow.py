@@ -11,12 +11,12 @@ import numpy as np
 import psutil
 import pytest
 
-from eval.datasets import draw_shots, load_categories
-from eval.finetune import Training
-from eval.metrics import image_metrics, pixel_metrics
-from eval.parts.__main__ import main as render
+from eval.data.datasets import draw_shots, load_categories
+from eval.finetune.training import Training
+from eval.finetune.two_class import Finetuner
+from eval.metrics.metrics import image_metrics, pixel_metrics
 from eval.protocols import read_masks
-from eval.two_class import Finetuner
+from synthetic.parts.__main__ import main as render
 from tests.eval.helpers import mvtec_category
 
 pytestmark = pytest.mark.slow

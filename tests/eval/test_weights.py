@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
-from eval.features import Extractor
+from eval.backbone.features import Extractor
 from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 from tests.eval.helpers import ARCH, tiny_export

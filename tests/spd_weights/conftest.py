@@ -11,10 +11,11 @@ import timm
 import torch
 from torch import nn
 
-from spd_weights import release, retry
+from spd_weights import retry
 from spd_weights.catalog import Row, card_folder, catalog_path, load_catalog
-from spd_weights.export import WEIGHTS, export_backbone
-from spd_weights.release import card_again
+from spd_weights.release import contents as release
+from spd_weights.release.contents import card_again
+from spd_weights.release.export import WEIGHTS, export_backbone
 from tests.hub_server import HubServer
 
 

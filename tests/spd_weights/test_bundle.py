@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spd_weights import bundle as bundling
-from spd_weights.bundle import bundle
 from spd_weights.catalog import load_catalog
 from spd_weights.cli import main
 from spd_weights.errors import SpdError
-from spd_weights.export import EXPORT_FILES, export_backbone
 from spd_weights.files import sha256
+from spd_weights.release import bundle as bundling
+from spd_weights.release.bundle import bundle
+from spd_weights.release.export import EXPORT_FILES, export_backbone
 from tests.conftest import RunPython
 from tests.spd_weights.conftest import cards_that_differ, random_backbone
 
@@ -152,7 +152,7 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import timm, torch, spd_weights
 from pathlib import Path
 from safetensors.torch import load_file
-from eval.weights import load_backbone
+from eval.backbone.weights import load_backbone
 from spd_weights.cli import main
 from spd_weights.files import sha256
 name, file = {name!r}, load_file({str(folder / "model.safetensors")!r})

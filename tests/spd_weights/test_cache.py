@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from spd_weights.export import WEIGHTS, export_backbone
+from spd_weights.release.export import WEIGHTS, export_backbone
 from tests.conftest import RunPython
 from tests.hub_faults import Faults, drip
 from tests.hub_server import HubServer

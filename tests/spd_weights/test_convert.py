@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spd_weights.cli import main
-from spd_weights.convert import convert
 from spd_weights.errors import SpdError
+from spd_weights.release.convert import convert
 from tests.spd_weights.conftest import random_backbone
 
 _State = dict[str, torch.Tensor]

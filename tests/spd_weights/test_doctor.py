@@ -8,7 +8,7 @@ from spd_weights.catalog import find, load_catalog
 from spd_weights.cli import main
 from spd_weights.doctor import _within, examine
 from spd_weights.hub import pull
-from spd_weights.publish import publish
+from spd_weights.release.publish import publish
 from tests.hub_faults import answer
 from tests.hub_server import HubServer
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from spd_weights.errors import SpdError
-from spd_weights.export import EXPORT_FILES, check_export, export_backbone
 from spd_weights.local import create_model
+from spd_weights.release.export import EXPORT_FILES, check_export, export_backbone
 from tests.spd_weights.conftest import random_backbone
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from spd_weights.errors import SpdError
-from spd_weights.export import WEIGHTS
 from spd_weights.hub import pull, weights_file
+from spd_weights.release.export import WEIGHTS
 from tests.hub_faults import Act, Faults, answer, drip, hang_up, redirect, shorten, truncate
 from tests.hub_protocol import WRITE_TOKEN, Handler
 from tests.hub_server import HubServer

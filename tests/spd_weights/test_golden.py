@@ -8,10 +8,10 @@ import timm
 import torch
 from torch import nn
 
-from spd_weights import golden
 from spd_weights.errors import SpdError
-from spd_weights.export import check_export, export_backbone
 from spd_weights.hub import verify
+from spd_weights.release import golden
+from spd_weights.release.export import check_export, export_backbone
 from tests.conftest import RunPython
 
 

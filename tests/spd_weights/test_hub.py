@@ -9,9 +9,9 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from safetensors.torch import load_file
 
 from spd_weights.errors import SpdError
-from spd_weights.export import EXPORT_FILES
 from spd_weights.hub import pull, verify, weights_file
-from spd_weights.publish import publish
+from spd_weights.release.export import EXPORT_FILES
+from spd_weights.release.publish import publish
 from tests.hub_server import HubServer
 
 

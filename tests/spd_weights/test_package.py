@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from spd_weights.bundle import bundle
-from spd_weights.export import export_backbone
+from spd_weights.release.bundle import bundle
+from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
 from tests.hub_server import HubServer
 from tests.spd_weights.conftest import random_backbone, serve

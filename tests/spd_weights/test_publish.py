@@ -12,9 +12,9 @@ from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 
 from spd_weights.catalog import load_catalog, put_row
 from spd_weights.errors import SpdError
-from spd_weights.export import EXPORT_FILES, export_backbone
 from spd_weights.hub import pull
-from spd_weights.publish import publish
+from spd_weights.release.export import EXPORT_FILES, export_backbone
+from spd_weights.release.publish import publish
 from tests.hub_faults import Faults, answer, hang_up
 from tests.hub_protocol import READ_TOKEN, Handler
 from tests.hub_server import HubServer

@@ -10,9 +10,9 @@ import timm
 
 import spd_weights
 from spd_weights.catalog import find
-from spd_weights.export import export_backbone
-from spd_weights.publish import publish
 from spd_weights.registry import register
+from spd_weights.release.export import export_backbone
+from spd_weights.release.publish import publish
 from tests.conftest import RunPython
 from tests.hub_server import HubServer
 from tests.spd_weights.conftest import random_backbone

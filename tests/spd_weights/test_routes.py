@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spd_weights.export import export_backbone
+from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
 from tests.hub_server import HubServer
 from tests.spd_weights.conftest import random_backbone, serve

@@ -14,11 +14,11 @@ from huggingface_hub import HfApi
 from torch import nn
 
 from spd_weights.catalog import find, load_catalog
-from spd_weights.export import WEIGHTS, export_backbone
 from spd_weights.hub import weights_file
 from spd_weights.local import create_model
-from spd_weights.publish import publish
 from spd_weights.registry import default_cfgs
+from spd_weights.release.export import WEIGHTS, export_backbone
+from spd_weights.release.publish import publish
 from tests.hub_server import HubServer
 from tests.spd_weights.conftest import serve
 

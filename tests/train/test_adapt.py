@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
-from spd_weights.export import export_backbone
+from spd_weights.release.export import export_backbone
 from tests.train.helpers import write_photos
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
-from train.data import Crops
+from train.data.loader import Crops
+from train.data.sources import open_images
 from train.loop import pretrain
 from train.methods.adapt import AdaptMethod, dense_spd_loss
 from train.recipes import IN_PLACE, Adapt, AdaptConfig
-from train.sources import open_images
-from train.views import ViewMaker
+from train.views.views import ViewMaker
 
 ARCH = "mobilenetv3_small_050"  # with layers behind the last stage that is read
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from train import augment
+from train.views import augment
 
 
 def images(batch: int = 6, size: int = 33, seed: int = 0) -> torch.Tensor:

@@ -11,10 +11,10 @@ from tests.train.helpers import small_config, write_photos
 from train.config import Config, ModelConfig, OptimConfig, SpdConfig
 from train.loop import pretrain
 from train.methods import build_method
-from train.perturb import perturb
 from train.recipes import RECIPES, MoCoConfig
 from train.setup import make_backbone
-from train.views import ViewMaker
+from train.views.perturb import perturb
+from train.views.views import ViewMaker
 
 DEFAULT = SpdConfig()
 METHODS = ("simsiam", "moco", "simclr", "supervised")

@@ -13,10 +13,10 @@ from torch import Tensor
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
 from train.config import Config
-from train.guard import CollapseAlarm
 from train.loop import pretrain
 from train.methods.simsiam import SimSiamMethod
-from train.monitors import effective_rank, feature_std
+from train.monitor.guard import CollapseAlarm
+from train.monitor.metrics import effective_rank, feature_std
 from train.recipes import RECIPES, MoCoConfig
 
 

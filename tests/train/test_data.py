@@ -19,10 +19,10 @@ from torchvision.transforms.v2 import functional as reference
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
-from train.data import Crops, Schedule, make_loader
-from train.decode import decode, random_resized_crop
-from train.randomness import uniforms
-from train.sources import open_images
+from train.data.decode import decode, random_resized_crop
+from train.data.loader import Crops, Schedule, make_loader
+from train.data.sources import open_images
+from train.views.randomness import uniforms
 
 
 def test_a_folder_is_searched_through_in_a_fixed_order(tmp_path: Path):

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from tests.train.helpers import small_config, write_photos
-from train import perturb
 from train.config import AugmentConfig, Config, OptimConfig, SpdConfig
-from train.data import Crops
+from train.data.loader import Crops
+from train.data.sources import open_images
 from train.loop import pretrain
 from train.setup import begin
-from train.sources import open_images
-from train.views import ViewMaker
+from train.views import perturb
+from train.views.views import ViewMaker
 
 
 def accuracy_on_other_images(tmp_path: Path) -> tuple[float, float]:

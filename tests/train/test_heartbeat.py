@@ -9,7 +9,7 @@ from tests.train.helpers import ROOT, free_port
 _TASK = """
 import sys, time
 import torch.distributed as dist
-from train.heartbeat import Heartbeat
+from train.monitor.heartbeat import Heartbeat
 
 dist.init_process_group("gloo")
 heart = Heartbeat(60)

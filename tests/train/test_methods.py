@@ -16,9 +16,9 @@ from train.config import SpdConfig
 from train.methods.moco import MoCoMethod
 from train.methods.simclr import SimCLRMethod, nt_xent
 from train.methods.simsiam import SimSiamMethod
+from train.methods.spd import SpotTheDifference, spd_loss, spot_loss
 from train.methods.supervised import SupervisedMethod
 from train.recipes import MoCoConfig, SimCLRConfig, SimSiamConfig
-from train.spd import SpotTheDifference, spd_loss, spot_loss
 
 COSINE, CROSS_ENTROPY = SpdConfig(loss="cosine"), SpdConfig(loss="cross_entropy")
 

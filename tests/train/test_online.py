@@ -17,7 +17,7 @@ from tests.train.helpers import arguments, small_config, write_photos
 from train.__main__ import main
 from train.config import ProbeConfig
 from train.loop import pretrain
-from train.online import curves, knn_top1, probe_anomalies
+from train.monitor.online import curves, knn_top1, probe_anomalies
 
 
 def test_nearest_neighbours_vote_as_scikit_learns_do():

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter1d
 
-from train import perturb
 from train.config import SpdConfig
+from train.views import perturb
 
 CONFIG = SpdConfig()
 LITERAL = dataclasses.replace(CONFIG, perturbation="smoothblend_literal")

@@ -9,10 +9,10 @@ from PIL import Image
 
 from tests.train.helpers import arguments, small_config, write_photos
 from train.__main__ import main
-from train.data import Crops
-from train.randomness import permutation
-from train.sources import open_images
-from train.views import ViewMaker
+from train.data.loader import Crops
+from train.data.sources import open_images
+from train.views.randomness import permutation
+from train.views.views import ViewMaker
 
 
 def test_the_sheet_shows_the_views_of_the_first_step(tmp_path: Path):

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import RidgeClassifierCV
 
 from tests.train.helpers import write_photos
-from train.probe import PENALTIES, main, ridge_accuracy
+from train.monitor.probe import PENALTIES, main, ridge_accuracy
 
 
 @pytest.mark.parametrize("dims", [12, 90])  # also more dimensions than images

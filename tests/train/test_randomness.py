@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import stats
 
-from train.randomness import permutation, uniforms
+from train.views.randomness import permutation, uniforms
 
 
 def test_a_sample_gets_the_same_numbers_in_any_batch():

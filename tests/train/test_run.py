@@ -23,10 +23,10 @@ from spd_weights.local import create_model
 from tests.train.helpers import ARCH, ROOT, arguments, run_train, small_config, write_photos
 from train.__main__ import main
 from train.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, SpdConfig
+from train.export import public_command
 from train.loop import pretrain
 from train.recipes import RECIPES as RECIPE_TYPES
 from train.recipes import MoCoConfig, SimCLRConfig, SimSiamConfig
-from train.record import public_command
 
 
 @pytest.fixture(scope="module")

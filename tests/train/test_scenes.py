@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from spd_weights.errors import SpdError
-from train.scenes.__main__ import main
-from train.scenes.canvas import fractal, sample
-from train.scenes.dataset import Arguments, write
-from train.scenes.render import render
+from synthetic.scenes.__main__ import main
+from synthetic.scenes.canvas import fractal, sample
+from synthetic.scenes.dataset import Arguments, write
+from synthetic.scenes.render import render
 
 SIZE = 96
 KINDS = 17  # the kinds of scene come round after this many
@@ -111,7 +111,7 @@ def test_folder_holds_flat_jpegs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_another_process_renders_the_same(scenes: list[np.ndarray]) -> None:
     code = (
-        "import sys; from train.scenes.render import render\n"
+        "import sys; from synthetic.scenes.render import render\n"
         f"for i in (16, 3, 0): sys.stdout.buffer.write(render(i, seed=0, size={SIZE}).tobytes())\n"
         "assert 'torch' not in sys.modules, 'rendering needs no torch'"
     )

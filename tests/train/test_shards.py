@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import train.shards
+import train.data.shards
 from spd_weights.errors import SpdError
 from tests.hub_protocol import Handler
 from tests.hub_server import HubServer
 from tests.train.helpers import small_config
 from train.config import DataConfig
-from train.data import Crops, GroupOrder, Schedule, make_loader
-from train.shards import Layout, Shards
-from train.sources import keep_layout, open_images
+from train.data.loader import Crops, GroupOrder, Schedule, make_loader
+from train.data.shards import Layout, Shards
+from train.data.sources import keep_layout, open_images
 
 COUNT, CLASSES = 53, ("dog", "cat", "newt")
 
@@ -243,7 +243,7 @@ def put_on_the_hub(hub: HubServer, folder: Path) -> str:
 @pytest.fixture
 def remote(hub: HubServer, parquet: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     HfFileSystem.clear_instance_cache()  # of the repository of the test before
-    monkeypatch.setattr(train.shards, "_WAITS", (0.01, 0.01, 0.01, 0.01))
+    monkeypatch.setattr(train.data.shards, "_WAITS", (0.01, 0.01, 0.01, 0.01))
     return put_on_the_hub(hub, parquet)
 
 

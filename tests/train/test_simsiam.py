@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from tests.train.helpers import ARCH
 from train.config import SpdConfig
 from train.methods.simsiam import SimSiamMethod
+from train.methods.spd import spd_loss
 from train.recipes import SimSiamConfig
-from train.spd import spd_loss
 
 SPD = SpdConfig(loss="cosine")
 

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from spd_weights.errors import SpdError
-from train.config import Config, SpdConfig
-from train.methods.adapt import AdaptMethod
-from train.methods.moco import MoCoMethod
-from train.methods.simclr import SimCLRMethod
-from train.methods.simsiam import SimSiamMethod
-from train.methods.supervised import SupervisedMethod
-from train.recipes import Adapt, MoCo, SimCLR, SimSiam, Supervised
+
+from ..config import Config, SpdConfig
+from ..recipes import Adapt, MoCo, SimCLR, SimSiam, Supervised
+from .adapt import AdaptMethod
+from .moco import MoCoMethod
+from .simclr import SimCLRMethod
+from .simsiam import SimSiamMethod
+from .supervised import SupervisedMethod
 
 
 def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Module:

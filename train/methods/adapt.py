@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
-from train.distributed import channel_variance
-from train.methods.rescale import rescaled
-from train.recipes import AdaptConfig
+from spd_weights.stages import DETECTOR_REDUCTIONS, stage_indices
 
-_REDUCTIONS = (4, 8, 16)  # the maps that PaDiM and PatchCore read: layer1 to layer3 of a ResNet
+from ..distributed import channel_variance
+from ..recipes import AdaptConfig
+from .rescale import rescaled
+
 _FLOOR = 0.003  # distances below count as this, in units of the starting features' variance: logarithms stay calm
 _COVERED = 0.1  # a position counts as changed where the patch covers more of its cell than this
 
@@ -39,8 +40,8 @@ class AdaptMethod(nn.Module):
         super().__init__()
         if not hasattr(backbone, "forward_intermediates"):
             raise SpdError("the recipe adapt needs an architecture with intermediate feature maps in timm")
-        last = {stage["reduction"]: index for index, stage in enumerate(backbone.feature_info)}
-        self.stages = [last[reduction] for reduction in _REDUCTIONS if reduction in last] or [len(last) - 1]
+        indices = stage_indices(backbone)
+        self.stages = sorted({indices[reduction] for reduction in DETECTOR_REDUCTIONS})
         self.backbone, self.keep_weight, self.scales = backbone, config.keep_weight, config.scales
         self.exported()  # refuses factors that cannot be before a step is made
         self.start = copy.deepcopy(backbone).requires_grad_(False)

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spd_weights.errors import SpdError
-from train.config import SpdConfig
-from train.distributed import gather, rank
-from train.methods.heads import mlp
-from train.recipes import MoCoConfig
-from train.similarity import products, unit
-from train.spd import SpotTheDifference
+
+from ..config import SpdConfig
+from ..distributed import gather, rank
+from ..recipes import MoCoConfig
+from .heads import mlp
+from .similarity import products, unit
+from .spd import SpotTheDifference
 
 
 class MoCoMethod(nn.Module):

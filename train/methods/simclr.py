@@ -4,12 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.config import SpdConfig
-from train.distributed import gather_with_gradient, rank
-from train.methods.heads import mlp
-from train.recipes import SimCLRConfig
-from train.similarity import products, unit
-from train.spd import SpotTheDifference
+from ..config import SpdConfig
+from ..distributed import gather_with_gradient, rank
+from ..recipes import SimCLRConfig
+from .heads import mlp
+from .similarity import products, unit
+from .spd import SpotTheDifference
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:

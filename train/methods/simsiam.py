@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from train.config import SpdConfig
-from train.methods.heads import mlp
-from train.recipes import SimSiamConfig
-from train.similarity import cosine
-from train.spd import SpotTheDifference
+from ..config import SpdConfig
+from ..recipes import SimSiamConfig
+from .heads import mlp
+from .similarity import cosine
+from .spd import SpotTheDifference
 
 
 class SimSiamMethod(nn.Module):

@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from train.config import SpdConfig
-from train.spd import SpotTheDifference
+from ..config import SpdConfig
+from .spd import SpotTheDifference
 
 
 class SupervisedMethod(nn.Module):

@@ -1,0 +1,1 @@
+"""From the name of a weight to frozen feature maps."""

@@ -1,0 +1,144 @@
+"""Find the weights a user names, and make sure that every tensor of the backbone came from them."""
+
+import difflib
+from pathlib import Path
+
+import huggingface_hub
+import safetensors
+import timm
+import torch
+from torch import nn
+
+import spd_weights  # noqa: F401  (registers its weights with timm)
+from spd_weights.errors import SpdError
+from spd_weights.files import read_json, sha256
+from spd_weights.local import create_model
+from spd_weights.release.export import CONFIG, TRAINING, WEIGHTS, check_export
+
+_RANDOM = "random:"
+
+
+def load_backbone(weights: str, image_size: int) -> tuple[nn.Module, str | None]:
+    """Build the named backbone with its weights.
+
+    Args:
+        weights: A timm model name, `hf-hub:<owner>/<repo>`, `local-dir:<folder>`, the path of a run or of
+            its export, or `random:<timm model name>` for untrained weights (always the same ones).
+        image_size: Side of the images it will see in pixels (models of a fixed input size are adapted).
+
+    Returns:
+        The model in evaluation mode, and the sha256 of the safetensors file it was read from where there
+        is one (else None).
+
+    Raises:
+        SpdError: Unknown or unreachable weights, a damaged or incomplete file, or one that is no
+            safetensors.
+    """
+    if weights.startswith(_RANDOM):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _create(weights, weights.removeprefix(_RANDOM), False, image_size).eval(), None
+    folder = _local_folder(weights)
+    keys = _check_export(folder) if folder else None
+    model = _create(weights, f"local-dir:{folder}" if folder else weights, True, image_size)
+    _check_loaded(model, weights, keys)
+    file = folder / WEIGHTS if folder else _cached_file(model)
+    return model.eval(), sha256(file) if file else None
+
+
+def _local_folder(weights: str) -> Path | None:
+    """The export a local name means, or None for a name that timm resolves."""
+    if weights.startswith("hf-hub:") or timm.is_model(weights):
+        return None
+    folder = Path(weights.removeprefix("local-dir:")).expanduser()
+    if (folder / "export" / CONFIG).is_file():
+        return folder / "export"
+    if folder.is_dir():
+        return folder
+    if weights.startswith("local-dir:") or folder.exists():
+        raise SpdError(f"weights {weights!r}: {folder} is no folder; name a run or its export/ folder")
+    close = difflib.get_close_matches(weights, timm.list_models(), n=3)
+    raise SpdError(
+        f"weights {weights!r}: neither a timm model nor a folder here"
+        + (f"; close timm names: {', '.join(close)}" if close else "")
+        + "; repositories of the Hub are written hf-hub:<owner>/<repo>"
+    )
+
+
+def _check_export(folder: Path) -> set[str]:
+    """Check an export's files before anything is built from them; returns the tensor names.
+
+    Exports of this package carry more to check, down to the digest; other `local-dir:` folders hold less.
+    """
+    if (folder / TRAINING).is_file():
+        check_export(folder)
+    config, file = folder / CONFIG, folder / WEIGHTS
+    for path in (config, file):
+        if not path.is_file():
+            raise SpdError(
+                f"{path}: missing; an export holds config.json and {WEIGHTS} "
+                "(is the training run finished? pickled checkpoints are not read)"
+            )
+    content = read_json(config)
+    if not isinstance(content, dict) or "architecture" not in content:
+        raise SpdError(f"{config}: names no architecture; this is no export, name its export/ folder")
+    try:
+        with safetensors.safe_open(file, framework="pt") as tensors:
+            return set(tensors.keys())
+    except (safetensors.SafetensorError, OSError) as error:
+        raise SpdError(f"{file}: damaged safetensors file ({error}); export or copy it again") from None
+
+
+def _create(weights: str, name: str, pretrained: bool, image_size: int) -> nn.Module:
+    # timm, the Hub client and the checkpoint filters raise anything from RuntimeError to HTTP errors.
+    try:
+        model = create_model(name, pretrained)
+        config = model.pretrained_cfg
+        if config.get("fixed_input_size") and tuple(config["input_size"][1:]) != (image_size, image_size):
+            model = create_model(name, pretrained, img_size=image_size)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:600]
+        offline = isinstance(error, OSError) and not name.startswith("local-dir:")
+        hint = "; is the Hub reachable? offline, give the path of a downloaded folder" if offline else ""
+        raise SpdError(f"weights {weights!r}: cannot be loaded: {reason}{hint}") from error
+    return model
+
+
+def _check_loaded(model: nn.Module, weights: str, keys: set[str] | None) -> None:
+    """Refuse a network of which a part kept its random initialisation.
+
+    timm loads strictly only while the model's and the checkpoint's number of classes agree, and some
+    architectures never do.
+    """
+    classes, declared = getattr(model, "num_classes", None), model.pretrained_cfg.get("num_classes")
+    if classes != declared:
+        raise SpdError(f"weights {weights!r}: made for {declared} classes, but their config builds {classes}")
+    if keys is not None:
+        heads = model.pretrained_cfg.get("classifier") or ()
+        heads = (heads,) if isinstance(heads, str) else tuple(heads)
+        optional = tuple(f"{head}." for head in heads)
+        missing = sorted(
+            key
+            for key in model.state_dict().keys() - keys
+            if not key.endswith("num_batches_tracked") and not key.startswith(optional)
+        )
+        if missing:
+            raise SpdError(
+                f"weights {weights!r}: {len(missing)} tensors are not in the file, first {missing[0]!r}; "
+                "export the backbone again under timm's own tensor names"
+            )
+    for key, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise SpdError(f"weights {weights!r}: tensor {key!r} holds NaN or infinity; train or export again")
+
+
+def _cached_file(model: nn.Module) -> Path | None:
+    """The safetensors file timm read a model of the Hub or of the catalog from."""
+    if file := model.pretrained_cfg.get("file"):
+        return Path(file)
+    repository, _, revision = (model.pretrained_cfg.get("hf_hub_id") or "").partition("@")
+    if not repository:
+        return None
+    name = model.pretrained_cfg.get("hf_hub_filename") or WEIGHTS
+    path = huggingface_hub.try_to_load_from_cache(repository, name, revision=revision or None)
+    return Path(path) if isinstance(path, str) and path.endswith(".safetensors") else None

@@ -1,0 +1,286 @@
+"""Inspection data sets as they are published: VisA's tree and MVTec AD's, recognised by looking."""
+
+import csv
+import hashlib
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from spd_weights.errors import SpdError
+from spd_weights.files import sha256
+from spd_weights.images import IMAGE_SUFFIXES
+
+from .images import open_image
+from .splits import training_names
+
+VISA_OBJECTS = (
+    "candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1",
+    "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum",
+)  # fmt: skip
+_COLUMNS = ("object", "split", "label", "image", "mask")
+# The split files as published: github.com/amazon-science/spot-diff, split_csv/ at commit 2a692ab.
+_OFFICIAL_SPLITS = {
+    "1cls": "a48557e6033318cb90556f706196bc9d247a776a23ea51aecee5a80dd0332995",
+    "2cls_highshot": "c3331eede15f2da8a75b380d4fbfb24f75ee036ec9a25147eca898da6e972f09",
+    "2cls_fewshot": "5ca490e84cd7664f9d93ba3d82399d991edb5a6cbcc41359452ad7ec24be354d",
+}
+# k images of either class are drawn from the training part of the few-shot split.
+_SPLIT_OF = {"2cls_5shot": "2cls_fewshot", "2cls_10shot": "2cls_fewshot"}
+_LOOKED_FOR = (
+    "VisA: <object>/Data/Images/Normal with split_csv/ beside the objects; "
+    "MVTec: <category>/train/good with <category>/test"
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph. `mask` is None for normal images and where the category has no masks."""
+
+    image: Path
+    anomalous: bool
+    mask: Path | None
+    kind: str  # the defect's name, "good" for normal images
+
+
+@dataclass(frozen=True)
+class Category:
+    """One kind of object, with the samples of one protocol's split."""
+
+    dataset: str
+    name: str
+    folder: Path
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    split: str = "own"  # "official" where the split file is, byte for byte, one of VisA's
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether defects are outlined, so that localisation can be measured."""
+        return any(sample.mask for sample in self.test)
+
+    def fingerprint(self) -> str:
+        """Changes when the split, a label or the size of a file changes."""
+        digest = hashlib.sha256()
+        for part, samples in (("train", self.train), ("test", self.test)):
+            for s in samples:
+                sizes = [path.stat().st_size for path in (s.image, s.mask) if path]
+                digest.update(f"{part} {s.image.name} {s.kind} {s.anomalous} {sizes}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Source:
+    dataset: str
+    name: str
+    folder: Path
+    layout: str
+
+
+def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> list[Category]:
+    """Recognise a folder and check every category that will be used.
+
+    Args:
+        root: One category, a folder of categories, or a folder of data sets of categories. Other folders
+            in it, and files that are no images, are ignored.
+        protocol: The split to use: VisA's `split_csv/<protocol>.csv`, and for `2cls_5shot` and `2cls_10shot`
+            that of `2cls_fewshot`, whose training images `draw_shots` chooses from. MVTec's layout is its
+            own 1-class split; for the others, all its images are divided by `eval.data.splits`.
+        wanted: Names of categories (`tile`, or `magnetic_tile/tile` where that is not unique); empty for
+            all of them.
+
+    Returns:
+        The categories, sorted by data set and name.
+
+    Raises:
+        SpdError: Nothing recognised, an unknown category, or data that would give wrong numbers; names
+            the file and the remedy.
+    """
+    sources = _recognise(root)
+    if wanted:
+        unknown = set(wanted) - {s.name for s in sources} - {f"{s.dataset}/{s.name}" for s in sources}
+        if unknown:
+            known = ", ".join(s.name for s in sources)
+            raise SpdError(f"{root}: no category {', '.join(sorted(unknown))}; there are: {known}")
+        sources = [s for s in sources if s.name in wanted or f"{s.dataset}/{s.name}" in wanted]
+    return [_load(source, protocol) for source in sources]
+
+
+def _recognise(root: Path) -> list[_Source]:
+    if root.is_file():
+        raise SpdError(f"{root}: a file; unpack it (tar -xf) and give the folder")
+    if not root.is_dir():
+        raise SpdError(f"{root}: no such folder; --data takes a data set's folder")
+    root = root.resolve()
+    folders = [(root, root.parent)] if _layout(root) else []
+    if not folders:
+        for child in _subfolders(root):
+            if _layout(child):
+                folders.append((child, root))
+            else:
+                folders += [(grand, child) for grand in _subfolders(child) if _layout(grand)]
+    if not folders:
+        empty = "the folder is empty" if not any(root.iterdir()) else "no data set recognised"
+        raise SpdError(f"{root}: {empty}; looked here and two levels down for {_LOOKED_FOR}")
+    sources = []
+    for folder, dataset in folders:
+        layout = _layout(folder)
+        siblings = {f.name for f in _subfolders(dataset) if _layout(f) == "visa"}
+        is_visa = layout == "visa" and siblings <= set(VISA_OBJECTS)
+        sources.append(_Source("visa" if is_visa else dataset.name, folder.name, folder, layout))
+    return sorted(sources, key=lambda s: (s.dataset, s.name))
+
+
+def _layout(folder: Path) -> str:
+    if (folder / "Data" / "Images").is_dir():
+        return "visa"
+    return "mvtec" if (folder / "train" / "good").is_dir() else ""
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _load(source: _Source, protocol: str) -> Category:
+    if source.layout == "visa":
+        train, test = _visa_split(source, protocol)
+    else:
+        train, test = _mvtec_split(source)
+        if protocol != "1cls":
+            train, test = _divided(source, [*train, *test], protocol)
+    _check_unique(source, train, test)
+    _check_masks(source, [*train, *test])
+    table = _split_file(source, protocol)
+    official = source.layout == "visa" and sha256(table) == _OFFICIAL_SPLITS.get(table.stem)
+    split = "official" if official else "own"
+    return Category(source.dataset, source.name, source.folder, tuple(train), tuple(test), split)
+
+
+def draw_shots(category: Category, shots: int, seed: int) -> Category:
+    """Keep `shots` normal and as many anomalous training images; the test images stay.
+
+    A function of (seed, category) alone, and the first shots of a larger draw: the authors published neither
+    their draws nor their seeds, so these are ours.
+
+    Raises:
+        SpdError: A class has fewer training images.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(category.name.encode())])
+    drawn: list[Sample] = []
+    for anomalous in (False, True):
+        pool = sorted((s for s in category.train if s.anomalous == anomalous), key=lambda s: s.image.as_posix())
+        if len(pool) < shots:
+            kind = "anomalous" if anomalous else "normal"
+            raise SpdError(f"{category.folder}: {len(pool)} {kind} training images, {shots} are to be drawn")
+        drawn += [pool[index] for index in rng.permutation(len(pool))[:shots]]
+    return replace(category, train=tuple(drawn))
+
+
+def _split_file(source: _Source, protocol: str) -> Path:
+    return source.folder.parent / "split_csv" / f"{_SPLIT_OF.get(protocol, protocol)}.csv"
+
+
+def _visa_split(source: _Source, protocol: str) -> tuple[list[Sample], list[Sample]]:
+    root, table = source.folder.parent, _split_file(source, protocol)
+    if not table.is_file():
+        raise SpdError(
+            f"{table}: missing; VisA's splits come with its archive and with github.com/amazon-science/spot-diff"
+        )
+    split: dict[str, list[Sample]] = {"train": [], "test": []}
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if set(_COLUMNS) - set(rows.fieldnames or ()):
+            raise SpdError(f"{table}: needs the columns {', '.join(_COLUMNS)}; restore the published file")
+        for row in rows:
+            if row["object"] != source.name:
+                continue
+            where = f"{table} line {rows.line_num}"
+            if row["split"] not in split or row["label"] not in ("normal", "anomaly"):
+                raise SpdError(
+                    f"{where}: split {row['split']!r}, label {row['label']!r}; "
+                    "known are train and test, normal and anomaly"
+                )
+            anomalous = row["label"] == "anomaly"
+            image = _inside(root, row["image"], where)
+            mask = _inside(root, row["mask"], where) if anomalous and row["mask"] else None
+            split[row["split"]].append(Sample(image, anomalous, mask, "anomaly" if anomalous else "good"))
+    if not any(split.values()):
+        raise SpdError(f"{table}: has no row for {source.name!r}; add its split, or choose other categories")
+    return split["train"], split["test"]
+
+
+def _inside(root: Path, relative: str, where: str) -> Path:
+    path = Path(os.path.normpath(root / relative))
+    if not relative or not path.is_relative_to(root):
+        raise SpdError(f"{where}: the path {relative!r} is empty or leaves {root}; paths are relative to it")
+    if not path.is_file():
+        raise SpdError(f"{where}: {path} does not exist; restore the file or remove the row")
+    return path
+
+
+def _mvtec_split(source: _Source) -> tuple[list[Sample], list[Sample]]:
+    tests = source.folder / "test"
+    if not tests.is_dir():
+        raise SpdError(f"{tests}: missing; an MVTec category holds train/good, test/good and test/<defect>")
+    train = [Sample(image, False, None, "good") for image in _images(source.folder / "train" / "good")]
+    test = []
+    for kind in _subfolders(tests):
+        for image in _images(kind):
+            mask = source.folder / "ground_truth" / kind.name / f"{image.stem}_mask.png"
+            anomalous = kind.name != "good"
+            test.append(Sample(image, anomalous, mask if anomalous and mask.is_file() else None, kind.name))
+    truth = source.folder / "ground_truth"
+    if not any(sample.mask for sample in test) and any(truth.rglob("*.png")):
+        raise SpdError(f"{truth}: no mask belongs to a test image; <defect>/<image's name>_mask.png is expected")
+    return train, test
+
+
+def _divided(source: _Source, samples: list[Sample], protocol: str) -> tuple[list[Sample], list[Sample]]:
+    train, test = [], []
+    for anomalous in (False, True):
+        named = {s.image.relative_to(source.folder).as_posix(): s for s in samples if s.anomalous == anomalous}
+        chosen = training_names(named, protocol)
+        for name, sample in named.items():
+            (train if name in chosen else test).append(sample)
+    return train, test
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file():
+            yield path
+
+
+def _check_unique(source: _Source, train: list[Sample], test: list[Sample]) -> None:
+    seen: dict[str, str] = {}
+    for part, samples in (("train", train), ("test", test)):
+        for sample in samples:
+            real = os.path.realpath(sample.image)
+            if real in seen:
+                also = "twice" if seen[real] == part else "in train and in test"
+                raise SpdError(
+                    f"{sample.image}: listed {also} for {source.name}; "
+                    "remove one, the numbers would not mean what they say"
+                )
+            seen[real] = part
+
+
+def _check_masks(source: _Source, samples: list[Sample]) -> None:
+    anomalies = [sample for sample in samples if sample.anomalous]
+    if not any(sample.mask for sample in anomalies):
+        return
+    for sample in anomalies:
+        if sample.mask is None:
+            raise SpdError(
+                f"{sample.image}: an anomaly without a mask, while others of {source.name} have one; "
+                "add the mask or remove the image"
+            )
+        with open_image(sample.image) as image, open_image(sample.mask) as mask:
+            if image.size != mask.size:
+                raise SpdError(
+                    f"{sample.mask}: {mask.size[0]} x {mask.size[1]} pixels, but {sample.image.name} has "
+                    f"{image.size[0]} x {image.size[1]}; use the mask of the same photograph"
+                )

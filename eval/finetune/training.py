@@ -1,0 +1,165 @@
+"""Fine-tuning a network on the training images of a 2-class protocol: the whole loop."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..data.images import batches
+
+FREEZE = ("nothing", "batchnorm", "backbone")
+PRECISIONS = ("no", "bf16")
+_HEAD_LR_FACTOR = 10  # the new layers start from nothing, the backbone from its pre-training
+_WARM_UP = 0.1  # of the steps
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the 2-class methods train.
+
+    From VisA's authors (the paper's protocols, and their answers in issue 8 of github.com/amazon-science/spot-diff):
+    the backbone fine-tuned, U-Net inputs of 800 pixels if possible, batches of 8, horizontal flips with probability
+    one half and no other augmentation. The rest is our choice, made without looking at test images:
+
+    Attributes:
+        classifier_size: Side of the classifier's square images in pixels; 224, what most backbones know.
+        unet_size: Side of the U-Net's; 448, because 800 takes three times as long. On a GPU give 800.
+        batch_size: Images a step.
+        epochs: Passes over the training images. The length is fixed and the last weights are taken: with
+            neither early stopping nor a choice among epochs, no image has to be held out for them, and no test
+            image can serve for it.
+        min_steps: Of the few-shot protocols, whose epochs have two or three steps.
+        lr: Peak learning rate of the backbone under AdamW, a common one for fine-tuning; ten times that for
+            the new layers. Linear warm-up over a tenth of the steps, then a cosine to zero, so that the last
+            weights are settled ones.
+        freeze: "nothing"; "batchnorm" keeps the backbone's running statistics; "backbone" trains the new
+            layers alone.
+        precision: "bf16" trains under autocast. Scores are computed in float32 all the same: with bf16's
+            eight bits many would be tied.
+    """
+
+    classifier_size: int = 224
+    unet_size: int = 448
+    batch_size: int = 8
+    epochs: int = 10
+    min_steps: int = 200
+    lr: float = 1e-4
+    freeze: str = "nothing"
+    precision: str = "no"
+
+    def steps(self, images: int) -> int:
+        """Of a training on so many images."""
+        return max(self.min_steps, math.ceil(self.epochs * images / self.batch_size))
+
+
+class Network(nn.Module):
+    """A backbone under a head of one logit."""
+
+    def __init__(self, body: nn.Module, heads: Iterable[nn.Module], mean: Sequence[float], std: Sequence[float]):
+        """Wrap a network.
+
+        Args:
+            body: Takes normalised images, float32 [B, 3, S, S]; gives logits [B, 1] or [B, 1, S, S].
+            heads: The parts of `body` that were not pre-trained.
+            mean: What the backbone expects to be subtracted from RGB in [0, 1].
+            std: And what to divide by.
+        """
+        super().__init__()
+        self.body = body
+        self._heads = tuple(heads)
+        self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("_std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, [B] or [B, S, S], of images RGB, uint8, [B, 3, S, S]."""
+        return self.body((images / 255 - self._mean) / self._std).squeeze(1)
+
+    def parameter_groups(self, lr: float, freeze: str) -> list[dict]:
+        """For the optimiser: the backbone unless it is frozen, and the heads at their own rate."""
+        new = [parameter for head in self._heads for parameter in head.parameters()]
+        known = {id(parameter) for parameter in new}
+        backbone = [parameter for parameter in self.body.parameters() if id(parameter) not in known]
+        for parameter in backbone:
+            parameter.requires_grad_(freeze != "backbone")
+        groups = [{"params": new, "lr": _HEAD_LR_FACTOR * lr}]
+        return groups if freeze == "backbone" else [{"params": backbone, "lr": lr}, *groups]
+
+    def training_mode(self, freeze: str) -> None:
+        """As `train()`, but for the parts of the backbone that are frozen."""
+        self.train()
+        new = {module for head in self._heads for module in head.modules()}
+        for module in self.body.modules():
+            if module not in new and (
+                freeze == "backbone" or (freeze == "batchnorm" and isinstance(module, _BatchNorm))
+            ):
+                module.training = False  # this module alone: eval() would reach into the heads
+
+
+def finetune(
+    network: Network,
+    images: np.ndarray,
+    truth: np.ndarray,
+    loss: Loss,
+    training: Training,
+    rng: np.random.Generator,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Train a network in place, on its own device.
+
+    Args:
+        network: With the weights under test and new heads.
+        images: RGB, uint8, [N, 3, S, S]; may be memory-mapped.
+        truth: What is anomalous: bool, [N] for whole images, [N, S, S] for pixels.
+        loss: Of logits and truth, both float32 and of one shape.
+        training: Length, rates and precision.
+        rng: Decides the order of the images and the flips, all before the first step.
+        progress: Called after every step, with the steps done and the steps in all.
+    """
+    steps, size, device = training.steps(len(images)), training.batch_size, next(network.parameters()).device
+    passes = [rng.permutation(len(images)) for _ in range(math.ceil(steps * size / len(images)))]
+    order = np.concatenate(passes)[: steps * size]
+    flips = rng.random(steps * size) < 0.5
+    network.training_mode(training.freeze)
+    optimizer = torch.optim.AdamW(network.parameter_groups(training.lr, training.freeze))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
+    for step in range(steps):
+        batch = slice(step * size, (step + 1) * size)
+        shown = _flipped(images[order[batch]], flips[batch]).to(device, memory_format=torch.channels_last)
+        target = _flipped(truth[order[batch]], flips[batch]).to(device).float()
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
+            logits = network(shown)
+        loss(logits.float(), target).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        progress(step + 1, steps)
+
+
+@torch.inference_mode()
+def logits_of(network: Network, paths: Sequence[Path], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
+    """The trained network's logits, float32 on the CPU, [B] or [B, size, size], batch by batch.
+
+    Logits and not probabilities, because a sigmoid rounds confident scores to ties.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    for images in batches(paths, size, batch_size, workers):
+        yield network(images.to(device, memory_format=torch.channels_last)).float().cpu()
+
+
+def _flipped(arrays: np.ndarray, flips: np.ndarray) -> Tensor:
+    """Mirror some of a batch left to right: images [B, 3, S, S], masks [B, S, S]; labels [B] have no sides."""
+    if arrays.ndim > 1:
+        arrays[flips] = arrays[flips][..., ::-1]
+    return torch.from_numpy(np.ascontiguousarray(arrays))
+
+
+def _lr_factor(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / (_WARM_UP * steps)) * (1 + math.cos(math.pi * step / steps)) / 2

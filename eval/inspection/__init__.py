@@ -1,0 +1,1 @@
+"""Fit a detector on one's own parts and predict with it."""

@@ -1,0 +1,1 @@
+"""Exact metrics, and the statistics of comparisons."""

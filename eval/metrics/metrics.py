@@ -1,0 +1,131 @@
+"""Exact detection and localisation metrics: no histogram, no sampled thresholds, ties handled."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .pixels import PixelRanking
+from .ranking import (
+    Ranking,
+    average_precision,
+    f1_max,
+    log_roc_area,
+    precision_recall_trapezoid,
+    rank,
+    roc_area,
+)
+
+AUPRO_FPR_LIMIT = 0.3
+AUPIMO_FPR_RANGE = (1e-5, 1e-4)
+
+_OF_IMAGES = {
+    "image_auroc": roc_area,
+    "image_aupr": average_precision,
+    "image_aupr_trapezoid": precision_recall_trapezoid,
+    "image_f1max": f1_max,
+}
+_OF_PIXELS = {
+    "pixel_auroc": roc_area,
+    "pixel_aupr": average_precision,
+    "pixel_aupr_trapezoid": precision_recall_trapezoid,
+    "pixel_f1max": f1_max,
+}
+_OF_ANOMALOUS_IMAGES = {
+    "anomalous_only_pixel_auroc": roc_area,
+    "anomalous_only_pixel_aupr": average_precision,
+}
+IMAGE_METRICS = tuple(_OF_IMAGES)
+PIXEL_METRICS = (*_OF_PIXELS, "pixel_aupro", "pixel_aupimo", *_OF_ANOMALOUS_IMAGES)
+
+
+class Metric(NamedTuple):
+    """A value in [0, 1], or None with the reason why it is undefined."""
+
+    value: float | None
+    reason: str | None = None
+
+
+def image_metrics(scores: np.ndarray, anomalous: np.ndarray) -> dict[str, Metric]:
+    """Detection metrics over the images of a test set.
+
+    Args:
+        scores: Anomaly scores, higher is more anomalous; floating, finite, shape [N].
+        anomalous: The truth, bool, shape [N].
+
+    Returns:
+        `image_auroc` (Mann-Whitney, ties count one half), `image_aupr` (average precision),
+        `image_aupr_trapezoid` (the trapezoid under the precision-recall curve, which the code of VisA's
+        authors computes) and `image_f1max` (the best F1 of any threshold).
+    """
+    if anomalous.all() or not anomalous.any():
+        missing = "normal" if anomalous.all() else "anomalous"
+        return undefined(IMAGE_METRICS, f"the test set has no {missing} image")
+    ranking = rank(scores[anomalous], scores[~anomalous])
+    return {name: Metric(metric(ranking)) for name, metric in _OF_IMAGES.items()}
+
+
+def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
+    """Localisation metrics over the pixels of all test images, normal images included.
+
+    Beyond the arrays, which may be memory-mapped, the memory needed depends on the number of defect pixels
+    and not on the number of images.
+
+    Args:
+        maps: Anomaly maps, higher is more anomalous; floating, finite, shape [N, H, W].
+        masks: Defect pixels, bool, shape [N, H, W].
+
+    Returns:
+        As `metrics_of_pixels`.
+    """
+    return metrics_of_pixels(rank_pixels(maps, masks))
+
+
+def rank_pixels(maps: np.ndarray, masks: np.ndarray, anomalous: np.ndarray | None = None) -> PixelRanking:
+    """Rank all pixels; arguments as of `pixel_metrics`, and which images are anomalous, bool, [N], if not by mask."""
+    pixels = PixelRanking()
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        pixels.add_defects(anomaly_map, mask)
+    labels = [None] * len(masks) if anomalous is None else anomalous.tolist()
+    for anomaly_map, mask, label in zip(maps, masks, labels, strict=True):
+        pixels.add_background(anomaly_map, mask, label)
+    return pixels
+
+
+def metrics_of_pixels(pixels: PixelRanking) -> dict[str, Metric]:
+    """Localisation metrics of a test set that was given image by image.
+
+    Returns:
+        `pixel_auroc`, `pixel_aupr` (average precision), `pixel_aupr_trapezoid` and `pixel_f1max` over the
+        pixels of all images; `anomalous_only_pixel_auroc` and `anomalous_only_pixel_aupr` over those of the
+        images with a defect; `pixel_aupro`: the mean over 8-connected defect regions of the covered
+        fraction, against the false positive rate over all normal pixels, integrated up to a rate of 0.3 and
+        divided by it (Bergmann et al., MVTec AD, section 6); `pixel_aupimo`: the mean over images with a
+        defect of the recall inside the image, against the false positive rate over normal images alone,
+        averaged over the logarithm of rates from 1e-5 to 1e-4 (Bertoldo et al., AUPIMO).
+    """
+    if not pixels.defects or not pixels.background:
+        missing = "defect" if not pixels.defects else "normal"
+        return undefined(PIXEL_METRICS, f"the test masks have no {missing} pixel")
+    everywhere = pixels.everywhere()
+    found = {name: Metric(metric(everywhere)) for name, metric in _OF_PIXELS.items()}
+    found["pixel_aupro"] = Metric(roc_area(pixels.regions(), AUPRO_FPR_LIMIT))
+    found["pixel_aupimo"] = _aupimo(pixels.images_against_normal())
+    found |= _of_anomalous_images(pixels.in_anomalous_images())
+    return {name: found[name] for name in PIXEL_METRICS}
+
+
+def undefined(names: tuple[str, ...], reason: str) -> dict[str, Metric]:
+    """The given metrics, each without a value for the same reason."""
+    return dict.fromkeys(names, Metric(None, reason))
+
+
+def _aupimo(ranking: Ranking) -> Metric:
+    if not ranking.negatives:
+        return Metric(None, "no test image is free of defects")
+    return Metric(log_roc_area(ranking, *AUPIMO_FPR_RANGE))
+
+
+def _of_anomalous_images(ranking: Ranking) -> dict[str, Metric]:
+    if not ranking.negatives:
+        return undefined(tuple(_OF_ANOMALOUS_IMAGES), "the images with a defect have no normal pixel")
+    return {name: Metric(metric(ranking)) for name, metric in _OF_ANOMALOUS_IMAGES.items()}

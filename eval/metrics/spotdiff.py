@@ -1,0 +1,55 @@
+"""Localisation metrics as VisA's authors compute them, so that numbers can be set beside theirs.
+
+Restated from `compute_localization_metrics` of github.com/amazon-science/spot-diff, utils/metrics.py: 202
+thresholds instead of all, trapezoids, four decimals. Its quirks are kept on purpose; the exact metrics are in
+`eval.metrics.metrics`. At the level of images its AU-PR is `image_aupr_trapezoid` and its AUROC is exact.
+"""
+
+import numpy as np
+
+from .metrics import Metric, undefined
+
+SPOT_DIFF_METRICS = ("pixel_auroc_spotdiff", "pixel_aupr_spotdiff", "pixel_f1max_spotdiff")
+_THRESHOLDS = 100  # of each kind
+
+
+def spot_diff_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
+    """AUROC and AU-PR over the pixels of all test images, and the best F1, from 202 thresholds.
+
+    Args:
+        maps: Anomaly maps, higher is more anomalous; floating, finite, shape [N, H, W].
+        masks: Defect pixels, bool, shape [N, H, W].
+    """
+    if masks.all() or not masks.any():
+        missing = "normal" if masks.all() else "defect"
+        return undefined(SPOT_DIFF_METRICS, f"the test masks have no {missing} pixel")
+    thresholds = _thresholds(maps, maps[masks])
+    defects = background = np.zeros(thresholds.size + 1, np.int64)
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        # The original asks `score > threshold`: as many thresholds as lie strictly below the score say yes.
+        passed = np.searchsorted(thresholds, anomaly_map)
+        defects = defects + np.bincount(passed[mask], minlength=thresholds.size + 1)
+        background = background + np.bincount(passed[~mask], minlength=thresholds.size + 1)
+    true = np.cumsum(defects[:0:-1])  # highest threshold first
+    false = np.cumsum(background[:0:-1])
+    recall, fpr = true / defects.sum(), false / background.sum()
+    precision = np.divide(true, true + false, out=np.ones(true.size), where=true + false > 0)
+    f1 = np.divide(2 * precision * recall, precision + recall, out=np.zeros(true.size), where=true > 0)
+    values = (round(_trapezoid(fpr, recall), 4), round(_trapezoid(recall, precision), 4), float(f1.max()))
+    return dict(zip(SPOT_DIFF_METRICS, map(Metric, values), strict=True))
+
+
+def _thresholds(maps: np.ndarray, defects: np.ndarray) -> np.ndarray:
+    """Ascending: percentiles and equal steps of the defect pixels' scores, and both ends of all scores.
+
+    The ends are moved by 1e-8, which float32 loses above 0.25: pixels tied at the minimum then pass no
+    threshold, and the curves end before (1, 1).
+    """
+    margin = maps.dtype.type(1e-8)  # of the maps' own type: NumPy 1 and 2 promote a Python float differently
+    percentiles = np.percentile(defects, np.linspace(100, 0, num=_THRESHOLDS))
+    steps = np.linspace(defects.max(), defects.min(), num=_THRESHOLDS)
+    return np.sort(np.concatenate([percentiles, steps, [maps.min() - margin, maps.max() + margin]]))
+
+
+def _trapezoid(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2)

@@ -1,0 +1,132 @@
+"""`python -m eval.report.summary`: the few numbers of an evaluation that a README shows, as a Markdown table.
+
+One row a weight, one column a (method, metric), each a mean over categories of the mean over seeds; below, the
+paired differences to the first weight with their intervals. All categories count alike, whatever their data set.
+NAME stands for NAME_seed0, NAME_seed1 and so on, too: the same training repeated, whose seeds count as repetitions.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spd_weights.errors import SpdError
+
+from ..metrics.compare import interval
+from ..results import read_results
+from .tables import TITLES, match_weights, short_names
+
+COLUMNS = {
+    ("1cls", "padim", "image_auroc"): "PaDiM",
+    ("1cls", "padim", "pixel_aupr"): "PaDiM",
+    ("1cls", "patchcore", "image_auroc"): "PatchCore",
+    ("1cls", "patchcore", "pixel_aupr"): "PatchCore",
+    ("2cls_highshot", "classifier", "image_auroc"): "classifier",
+    ("2cls_highshot", "unet", "pixel_aupr"): "U-Net",
+}  # (protocol, method, metric): the header's first word
+
+Cells = dict[str, dict[tuple[int, int], float]]  # category: (training seed, evaluation's seed): value
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.report.summary",
+        description="Print a Markdown table of an evaluation's means, and of the differences to the first weight.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        action="append",
+        required=True,
+        metavar="W",
+        help="in this order; the first is compared with. Repeatable: each makes a part of the table",
+    )
+    parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="only these; default all")
+    given = parser.parse_args(argv)
+    try:
+        print(summary(read_results(given.folder)["rows"], given.weights, given.category))
+    except SpdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def summary(rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[str]], categories: Sequence[str] = ()) -> str:
+    """Render the table.
+
+    Args:
+        rows: Of results.json.
+        groups: Names of weights among the rows, in full or as tables shorten them, or without their training seed;
+            the first of each group is its baseline.
+        categories: Only these; none for all.
+
+    Returns:
+        Markdown, values and differences in percent.
+
+    Raises:
+        SpdError: There are no such weights or categories, or in a column a weight has not all cells of its baseline.
+    """
+    if unknown := sorted(set(categories) - {row["category"] for row in rows}):
+        raise SpdError(f"no categories {', '.join(unknown)} among the results")
+    rows = [row for row in rows if row["value"] is not None and (not categories or row["category"] in categories)]
+    columns = [column for column in COLUMNS if any(_column(row) == column for row in rows)]
+    header = [f"{COLUMNS[column]} {TITLES[column[-1]]}" for column in columns]
+    lines = [["", *header], ["---", *["---:"] * len(columns)]]
+    for labels in groups:
+        trained = {label: _repetitions(rows, label) for label in labels}
+        cells = {label: [_cells(rows, trained[label], column) for column in columns] for label in labels}
+        for label in labels:
+            name = f"`{label}`" + (f", {len(trained[label])} seeds" if len(trained[label]) > 1 else "")
+            lines.append([name, *map(_mean, cells[label])])
+        first, *others = labels
+        for label in others:
+            differences = map(_difference, cells[label], cells[first], [(label, first)] * len(columns))
+            lines.append([f"`{label}` − `{first}`", *differences])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _column(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["protocol"], row["method"], row["metric"]
+
+
+def _repetitions(rows: Sequence[dict[str, Any]], label: str) -> dict[str, int]:
+    """The weights that a name stands for, and the seed each was trained with (0 where it is in no name)."""
+    names = short_names(list(dict.fromkeys(row["weights"] for row in rows)))
+    seeds = {weights: re.fullmatch(rf"{re.escape(label)}_seed(\d+)", short) for weights, short in names.items()}
+    found = {weights: int(match[1]) for weights, match in seeds.items() if match}
+    return found or {match_weights(rows, label): 0}
+
+
+def _cells(rows: Sequence[dict[str, Any]], trained: dict[str, int], column: tuple[str, ...]) -> Cells:
+    cells: Cells = {}
+    for row in rows:
+        if row["weights"] in trained and _column(row) == column:
+            cells.setdefault(row["category"], {})[trained[row["weights"]], row["seed"]] = row["value"]
+    return cells
+
+
+def _mean(cells: Cells) -> str:
+    return f"{100 * np.mean([np.mean(list(seeds.values())) for seeds in cells.values()]):.1f}" if cells else "–"
+
+
+def _difference(ours: Cells, theirs: Cells, names: tuple[str, str]) -> str:
+    if not ours or not theirs:
+        return "–"
+    if {c: set(s) for c, s in ours.items()} != {c: set(s) for c, s in theirs.items()}:
+        raise SpdError(f"{' and '.join(names)} were not measured on the same categories and seeds: evaluate them again")
+    pairs = [[ours[c][seed] - theirs[c][seed] for seed in theirs[c]] for c in sorted(theirs)]
+    mean = f"{100 * np.mean([np.mean(p) for p in pairs]):+.1f}"
+    if len(pairs) < 2:
+        return mean
+    low, high = interval(pairs)
+    return f"{mean} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

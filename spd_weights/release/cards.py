@@ -1,0 +1,229 @@
+"""Model cards, rendered from training.json and results.json; nothing else is said.
+
+What a record does not hold is rendered as "not recorded", what was not evaluated as "not measured".
+"""
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+
+from spd_weights.release.results import markdown, model_index
+
+PAPER_ID = "arXiv:2207.14315"
+UNKNOWN = "not recorded"
+
+_PREVIEW = """
+What the model saw, an image a row: anchor, second view, positive, negative, where it was changed, and the change.
+
+![A sheet of training views](preview.png)
+"""
+_METHODS = {"simsiam": "SimSiam", "moco": "MoCo", "simclr": "SimCLR", "supervised": "Supervised", "adapt": "adapted"}
+
+
+def tag(training: Mapping[str, Any]) -> str:
+    """Name the weights as timm names tags: the method, the data, and `eta0` where SPD was off.
+
+    η is the paper's weight of the SPD loss, so `simsiam_in1k_eta0` reads as what it is.
+    """
+    data = re.sub(r"[^a-z0-9]+", "_", str(_data(training).get("name") or "unknown").lower()).strip("_")
+    data = {"imagenet_1k": "in1k", "ilsvrc_imagenet_1k": "in1k"}.get(data.removeprefix("hf_"), data)
+    suffix = "_eta0" if training.get("spd_weight") == 0 else ""
+    return f"{training.get('method') or 'unknown'}_{data}{suffix}"
+
+
+def title(training: Mapping[str, Any]) -> str:
+    """Say in one line what the weights are."""
+    method = training.get("method")
+    weight = training.get("spd_weight")
+    how = _METHODS.get(str(method), str(method or "unknown method"))
+    spd = f"with SPD (η = {weight:g})" if weight else "without SPD"
+    if weight is None:
+        spd = "SPD weight not recorded"
+    data = _data(training).get("name") or UNKNOWN
+    return f"{training.get('architecture', UNKNOWN)}, {how} {spd}, on {data}"
+
+
+def render(
+    training: Mapping[str, Any],
+    results: Mapping[str, Any] | None = None,
+    *,
+    repo: str | None = None,
+    name: str | None = None,
+    weights_sha256: str | None = None,
+    preview: bool = False,
+) -> str:
+    """Render a card: YAML metadata and Markdown.
+
+    Args:
+        training: The content of training.json.
+        results: The content of results.json, or None where nothing was evaluated.
+        repo: `owner/name` on the Hub, or None before publication.
+        name: The catalog's name of weights that come with this package, else None.
+        weights_sha256: Digest of model.safetensors: these weights' results stand first, others' beside. None takes
+            every result for theirs.
+        preview: A preview.png lies beside the card: what the model saw in training.
+
+    Returns:
+        The text of README.md, the same for the same input.
+    """
+    template = resources.files("spd_weights.release").joinpath("card_template.md").read_text(encoding="utf-8")
+    body = Template(template).substitute(
+        title=title(training),
+        summary=_summary(training),
+        image_size=_known(training.get("image_size")),
+        mean=_known(training.get("mean")),
+        std=_known(training.get("std")),
+        **_loading(repo, name),
+        **_anomalib(str(training.get("architecture"))),
+        preview=_PREVIEW if preview else "",
+        data=_data_section(training),
+        recipe=_recipe(training),
+        command=_known(training.get("command")),
+        compute=_compute(training),
+        final=_final(training),
+        results=markdown(results, weights_sha256),
+    )
+    return f"---\n{_metadata(training, model_index(results, weights_sha256)).to_yaml()}\n---\n{body}"
+
+
+def _metadata(training: Mapping[str, Any], measured: list[EvalResult]) -> ModelCardData:
+    name = str(_data(training).get("name") or "")
+    base = str(training.get("init") or "")
+    return ModelCardData(
+        library_name="timm",
+        # The Hub's model-index, which needs a name; without a result there is none.
+        model_name=title(training) if measured else None,
+        eval_results=measured or None,
+        pipeline_tag="image-feature-extraction",
+        # "unknown" is the Hub's own identifier for a licence that nobody stated.
+        license=training.get("licence") or "unknown",
+        # Both fields take Hub ids only.
+        datasets=[name.removeprefix("hf:").split(":")[0]] if name.startswith("hf:") else None,
+        base_model=base.removeprefix("hf-hub:").split("@")[0] if base.startswith("hf-hub:") else None,
+        tags=[
+            "timm", "image-feature-extraction", "anomaly-detection", "self-supervised", "spot-the-difference",
+            PAPER_ID.lower(),
+        ],
+    )  # fmt: skip
+
+
+def _summary(training: Mapping[str, Any]) -> str:
+    weight = training.get("spd_weight")
+    what = f"A `{training.get('architecture', UNKNOWN)}` backbone without classifier for timm."
+    if weight is None:
+        return f"{what} Whether SPD was on is {UNKNOWN}."
+    if weight == 0:
+        return (
+            f"{what} It was trained **without** SPot-the-Difference (SPD): the reference for the same recipe with SPD."
+        )
+    return (
+        f"{what} It was trained with SPot-the-Difference (SPD), a regulariser that asks the features to tell "
+        "a picture with a small blended-in patch from the same picture without."
+    )
+
+
+def _data_section(training: Mapping[str, Any]) -> str:
+    data = _data(training)
+    return "\n".join(
+        [
+            f"- Training data: {_known(data.get('name'))}, {_number(data.get('images'))} images",
+            f"- Licence of the data: {_known(data.get('licence'))}",
+            f"- Licence of these weights: {training.get('licence') or 'unknown, the publisher stated none'}",
+        ]
+    )
+
+
+def _recipe(training: Mapping[str, Any]) -> str:
+    lines = {
+        "Method": training.get("method"),
+        "SPD weight η": training.get("spd_weight"),
+        "Starting point": training.get("init"),
+        "Picture size": training.get("image_size"),
+        "Global batch": training.get("global_batch_size"),
+        "Steps": training.get("steps"),
+        "Epochs": training.get("epochs"),
+        "Images seen": training.get("images_seen"),
+        "Seed": training.get("seed"),
+    }
+    listed = "\n".join(f"- {name}: {_number(value)}" for name, value in lines.items())
+    return f"{listed}\n\nThe resolved configuration of the run is in `training.json`. The command:"
+
+
+def _compute(training: Mapping[str, Any]) -> str:
+    machine = training.get("environment") or {}
+    versions = machine.get("packages") or {}
+    seconds = training.get("seconds")
+    hardware = ", ".join(machine.get("gpus") or []) or machine.get("cpu")
+    return "\n".join(
+        [
+            f"- Time: {UNKNOWN if seconds is None else _duration(seconds)}",
+            f"- Processes: {_number(training.get('processes'))}",
+            f"- Hardware: {_known(hardware)}",
+            f"- Software: {_known(', '.join(f'{name} {version}' for name, version in versions.items()))}",
+            f"- Finished: {_known(training.get('created'))}",
+        ]
+    )
+
+
+def _final(training: Mapping[str, Any]) -> str:
+    final = training.get("final") or {}
+    if not final:
+        return f"The losses are {UNKNOWN}."
+    rows = "\n".join(f"| {name} | {_number(value)} |" for name, value in final.items())
+    return f"| quantity | value |\n| --- | ---: |\n{rows}"
+
+
+def _loading(repo: str | None, name: str | None) -> dict[str, str]:
+    if name is not None:
+        pin = "The file comes with the package spd-weights: no network is needed."
+        return {"imports": "import spd_weights  # registers the name\nimport timm", "source": name, "pin": pin}
+    pin = (
+        "Plain timm is enough. Add `@<commit sha>` to the name to pin the revision; without the Hub, "
+        "`local-dir:<folder of this file>` is the name."
+    )
+    return {"imports": "import timm", "source": f"hf-hub:{repo or '<owner>/<name>'}", "pin": pin}
+
+
+def _anomalib(architecture: str) -> dict[str, object]:
+    """The stages that PaDiM and PatchCore read: of strides 4, 8 and 16, or all where there are no such."""
+    unknown: dict[str, object] = dict.fromkeys(("padim_layers", "patchcore_layers", "n_features"), UNKNOWN)
+    if not timm.is_model(architecture):
+        return unknown
+    try:
+        with torch.device("meta"):
+            backbone: Any = timm.create_model(architecture, features_only=True)
+        stages = backbone.feature_info.get_dicts()
+    except Exception:  # one without stages, or that cannot be built without memory
+        return unknown
+    padim = [stage for stage in stages if stage["reduction"] in (4, 8, 16)] or stages
+    return {
+        "padim_layers": [stage["module"] for stage in padim],
+        "patchcore_layers": [stage["module"] for stage in padim if stage["reduction"] > 4],
+        "n_features": min(100, sum(stage["num_chs"] for stage in padim)),
+    }
+
+
+def _data(training: Mapping[str, Any]) -> Mapping[str, Any]:
+    data: Mapping[str, Any] = training.get("data") or {}
+    return data
+
+
+def _known(value: object) -> str:
+    return UNKNOWN if value is None or value == "" else str(value)
+
+
+def _number(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else _known(value)
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{seconds / 60:.1f} min"

@@ -1,0 +1,205 @@
+"""Where images come from: folders, shards and the Hub, all as a table of encoded images."""
+
+import dataclasses
+import glob
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+from huggingface_hub import HfFileSystem, hf_hub_download
+
+from spd_weights.errors import SpdError
+from spd_weights.files import read_json, write_json
+from spd_weights.images import IMAGE_SUFFIXES
+
+from .shards import Layout, Shards, open_parquet, patiently, tar_rows
+
+Table = datasets.Dataset | Shards
+_SHARDS = {".parquet": "parquet", ".tar": "webdataset"}
+_SPLITS = {"train": ("train",), "val": ("val", "validation", "test")}
+_IMAGE_COLUMNS = ("image", "img", "jpg", "png")
+_LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
+
+
+def open_images(source: str, labelled: bool = False, split: str = "train", kept: Path | None = None) -> Table:
+    """Open a collection of images without decoding any.
+
+    Args:
+        source: a folder of images (searched through), a folder of parquet files or webdataset tars
+            (those whose names begin with the split's, where some do), or hf:owner/dataset[:config], whose
+            parquet files are read by ranges and not downloaded.
+        labelled: read labels, too: the names of a folder's subfolders, or a column `label`.
+        split: "train" or "val".
+        kept: where an earlier launch left the layout of shards (see `keep_layout`): with it nothing has to
+            be listed again, and a Hub repository is read at the commit that it was then.
+
+    Returns:
+        A table with the column `image`, {"bytes", "path"} as stored, and if asked for `label`, a ClassLabel.
+
+    Raises:
+        SpdError: there is nothing there, nothing that looks like images, or there are no labels.
+    """
+    question = {"source": source, "labelled": labelled, "split": split}
+    if kept and kept.exists() and {**(known := read_json(kept)), **question} == known:
+        return Shards(_unchanged(Layout(**known["layout"])))
+    if source.startswith("hf:"):
+        return _from_hub(source, labelled, split)
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        raise SpdError(f"{source}: no such folder; give a folder of images or shards, or hf:owner/dataset")
+    for suffix, kind in _SHARDS.items():
+        shards = sorted(glob.glob(glob.escape(str(folder)) + f"/**/*{suffix}", recursive=True))
+        shards = [shard for shard in shards if Path(shard).name.startswith(_SPLITS[split])] or shards
+        if shards:
+            return Shards(_LAYOUTS[kind](source, [os.path.abspath(shard) for shard in shards], labelled))
+    return _image_files(folder, labelled)
+
+
+def keep_layout(table: Table, source: str, labelled: bool, split: str, kept: Path) -> None:
+    """Write the layout of shards, for `open_images` in other processes and at a later launch."""
+    if isinstance(table, Shards):
+        question = {"source": source, "labelled": labelled, "split": split}
+        write_json(kept, {**question, "layout": dataclasses.asdict(table.layout)})
+
+
+def _unchanged(layout: Layout) -> Layout:
+    for path, size in zip(layout.files, layout.sizes, strict=True):
+        if not path.startswith("hf://") and (not os.path.exists(path) or os.path.getsize(path) != size):
+            raise SpdError(f"{path} is not what it was when the run began: restore it, or start over in another --out")
+    return layout
+
+
+def _from_hub(source: str, labelled: bool, split: str) -> Table:
+    name, _, config = source.removeprefix("hf:").partition(":")
+    try:
+        builder = datasets.load_dataset_builder(name, config or None)
+        files = builder.config.data_files or {}
+        there = [str(candidate) for candidate in (files or builder.info.splits or {})]
+        chosen = next((candidate for candidate in _SPLITS[split] if candidate in there), None)
+        if chosen is None:
+            raise SpdError(f"{source}: none of the splits {', '.join(_SPLITS[split])} among {there}")
+        urls = [str(url) for url in files.get(chosen, ())]
+        if urls and all(url.endswith(".parquet") for url in urls):
+            return Shards(_parquet(source, urls, labelled, builder.info.features))
+        if urls and all(url.endswith(".tar") for url in urls):  # no index, so no ranges: as files, once
+            return Shards(_webdataset(source, [_download(url) for url in urls], labelled))
+        return _columns(datasets.load_dataset(name, config or None, split=chosen), source, labelled)
+    except SpdError:
+        raise
+    except Exception as error:  # the Hub, the network, the cache: the library's message names which
+        raise SpdError(f"{source}: the dataset could not be opened: {error}") from error
+
+
+def _download(url: str) -> str:
+    place = HfFileSystem().resolve_path(url)
+    return hf_hub_download(place.repo_id, place.path_in_repo, repo_type=place.repo_type, revision=place.revision)
+
+
+def _parquet(source: str, files: list[str], labelled: bool, features: datasets.Features | None = None) -> Layout:
+    """The layout of parquet files, from their footers alone, but for labels whose classes nothing names."""
+
+    def footer(path: str) -> pq.ParquetFile:
+        try:
+            return patiently(lambda: open_parquet(path), path)
+        except SpdError:
+            raise
+        except Exception as error:
+            raise SpdError(f"{path}: the parquet shard is damaged: {error}; fetch it again") from error
+
+    with ThreadPoolExecutor(16) as pool:
+        shards = list(pool.map(footer, files))
+        features = features or datasets.Features.from_arrow_schema(shards[0].schema_arrow)
+        image, label = _chosen(features, source, labelled)
+        for path, shard in zip(files, shards, strict=True):
+            if missing := {image, *([label] if label else [])} - {*shard.schema_arrow.names}:
+                raise SpdError(f"{path}: no column {min(missing)}, which other shards of {source} have")
+        names, values = [], None
+        if label and isinstance(features[label], datasets.ClassLabel):
+            names = features[label].names
+        elif label:
+            columns = pool.map(lambda shard: shard.read(columns=[label]).column(0).unique().to_pylist(), shards)
+            values = sorted({value for column in columns for value in column if value is not None})
+            names = [str(value) for value in values]
+    groups, sizes = [], []
+    for file, shard in enumerate(shards):
+        for group in range(shard.metadata.num_row_groups):
+            described = shard.metadata.row_group(group)
+            groups.append((file, group, described.num_rows))
+            sizes.append(described.total_byte_size)
+    if not sum(rows for _, _, rows in groups):
+        raise SpdError(f"{source}: the parquet shards hold no rows")
+    return Layout(
+        "parquet", files, [_size(path) for path in files], groups, sum(sizes) / len(sizes), image, label, names, values
+    )
+
+
+def _webdataset(source: str, files: list[str], labelled: bool) -> Layout:
+    """The layout of webdataset tars; their headers are read once to count images and to collect classes."""
+    label = "cls" if labelled else None
+    groups, values = [], set()
+    for file, path in enumerate(files):
+        rows = tar_rows(path, label)
+        if label and (bare := next((name for name, _, _, value in rows if value is None), None)):
+            raise SpdError(f"{path}: no label: {bare} has no .cls file beside it")
+        groups += [(file, -1, len(rows))] if rows else []
+        values |= {value for _, _, _, value in rows}
+    if not groups:
+        raise SpdError(f"{source}: no images in the tars; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    classes = sorted(values) if label else None
+    names = [str(value) for value in classes or ()]
+    return Layout("webdataset", files, [_size(path) for path in files], groups, 0.0, "", label, names, classes)
+
+
+_LAYOUTS: dict[str, Any] = {"parquet": _parquet, "webdataset": _webdataset}
+
+
+def _size(path: str) -> int:
+    return HfFileSystem().info(path)["size"] if path.startswith("hf://") else os.path.getsize(path)
+
+
+def _chosen(features: datasets.Features, source: str, labelled: bool) -> tuple[str, str | None]:
+    """The columns of the image and, if asked for, of the label."""
+    images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    images += [name for name in _IMAGE_COLUMNS if name in features]
+    labels = [name for name in _LABEL_COLUMNS if name in features]
+    if not images:
+        raise SpdError(f"{source}: no image column among {list(features)}")
+    if labelled and not labels:
+        raise SpdError(f"{source}: no label column among {list(features)}")
+    return images[0], labels[0] if labelled else None
+
+
+def _columns(table: datasets.Dataset, source: str, labelled: bool) -> datasets.Dataset:
+    image, label = _chosen(table.features, source, labelled)
+    renames = {image: "image", **({label: "label"} if label else {})}
+    table = table.select_columns(list(renames))
+    table = table.rename_columns({old: new for old, new in renames.items() if old != new})
+    if labelled and not isinstance(table.features["label"], datasets.ClassLabel):
+        table = table.class_encode_column("label")
+    return table.cast_column("image", datasets.Image(decode=False))
+
+
+def _image_files(folder: Path, labelled: bool) -> datasets.Dataset:
+    paths = []
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        paths += [
+            os.path.join(parent, name)
+            for name in sorted(names)
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
+        ]
+    if not paths:
+        raise SpdError(
+            f"{folder}: no images in it or below; looked for {', '.join(sorted(IMAGE_SUFFIXES))}, .parquet and .tar"
+        )
+    columns, features = {"image": paths}, {"image": datasets.Image(decode=False)}
+    if labelled:
+        below = [Path(path).relative_to(folder).parts for path in paths]
+        if bare := next((path for path, parts in zip(paths, below, strict=True) if len(parts) < 2), None):
+            raise SpdError(f"{bare} lies in no class folder: labels are the names of the folders in {folder}")
+        columns["label"] = [parts[0] for parts in below]
+        features["label"] = datasets.ClassLabel(names=sorted(set(columns["label"])))
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))

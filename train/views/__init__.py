@@ -1,0 +1,1 @@
+"""From crops to the views that a method is trained on."""
