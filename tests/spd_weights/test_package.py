@@ -56,7 +56,7 @@ def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"spd_weights"}
-    for name in ("catalog.json", "card_template.md", "py.typed", "cli.py"):
+    for name in ("catalog.json", "release/card_template.md", "py.typed", "cli.py"):
         assert f"spd_weights/{name}" in names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
