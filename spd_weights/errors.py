@@ -1,12 +1,46 @@
-"""The one exception that command lines turn into a message and exit code 2."""
+"""The exception for mistakes that a user can fix, and how every command line reports it."""
+
+import os
+import sys
+from collections.abc import Callable
+
+FAILED, INTERRUPTED = 2, 130
+"""Exit codes after an SpdError and after Ctrl-C."""
 
 
 class SpdError(Exception):
-    """Something the user can mend. The message says what was wrong, where, and what to do."""
+    """A failure the user can fix. The message says what was wrong, where, and what to do."""
+
+
+def run_command(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
+    """Run a command line and turn expected failures into a message on stderr and an exit code.
+
+    Args:
+        command: Does the work and returns an exit code; None means 0.
+        interrupted: The message after Ctrl-C.
+
+    Returns:
+        The command's exit code, 2 after an SpdError, or 130 after Ctrl-C. If the reader of stdout has gone
+        (`… | head`), the result is 0.
+    """
+    try:
+        code = int(command() or 0)
+        sys.stdout.flush()
+    except SpdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; point it somewhere that accepts the rest.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 def shown(name: object) -> str:
-    """A name as an error shows it: one line and not long, whatever was typed."""
+    """Format a user's input for an error message: printable, one line, at most 100 characters."""
     text = str(name)
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= 100 else f"{text[:97]}…"

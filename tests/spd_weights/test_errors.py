@@ -1,0 +1,42 @@
+import subprocess
+import sys
+
+import pytest
+
+from spd_weights.errors import SpdError, run_command, shown
+
+
+def _raise(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 75, 75, ""),
+        (lambda: _raise(SpdError("a.jpg is no image; remove it")), 2, "error: a.jpg is no image; remove it\n"),
+        (lambda: _raise(KeyboardInterrupt()), 130, "interrupted; run it again to resume\n"),
+    ],
+)
+def test_exit_codes(command: object, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(command, "interrupted; run it again to resume") == code  # type: ignore[arg-type]
+    assert capsys.readouterr().err == message
+
+
+def test_other_errors_are_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 // 0)
+
+
+def test_closed_pipe_is_no_error() -> None:
+    code = "from spd_weights.errors import run_command; run_command(lambda: print('line\\n' * 100_000))"
+    done = subprocess.run(
+        f'{sys.executable} -W ignore -c "{code}" | head -1', shell=True, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("line\n", "")
+
+
+def test_shown_is_one_short_printable_line() -> None:
+    assert shown("a\nb") == "'a\\nb'"
+    assert len(shown("x" * 1000)) == 98
