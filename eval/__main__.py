@@ -16,6 +16,7 @@ from .metrics.compare import write_comparison
 from .options import add_settings, add_training, positive, settings_of, training_of
 from .protocols import PROTOCOLS
 from .report.html import write_report
+from .report.summary import summary_command
 from .report.tables import print_tables
 from .results import read_results
 from .run import Request, evaluate
@@ -64,6 +65,8 @@ def main(argv: list[str] | None = None) -> int:
             _render(_report_parser().parse_args(argv[1:]).folder)
         elif argv[:1] == ["compare"]:
             _compare(_compare_parser().parse_args(argv[1:]))
+        elif argv[:1] == ["summary"]:
+            summary_command(argv[1:])
         elif argv[:1] == ["download"]:
             _download(_download_parser().parse_args(argv[1:]))
         elif argv[:1] == ["fit"]:

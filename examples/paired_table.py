@@ -54,7 +54,7 @@ def main() -> int:
             "--classifier-size", args.fine_tune_at, "--unet-size", args.fine_tune_at, "--precision", "bf16",
             "--epochs", "1", "--min-steps", "60")  # fmt: skip
         pairs = [word for method in args.method for word in ("--weights", f"{method}_eta0", method)]
-        run("eval.report.summary", str(args.out / "eval"), *pairs)
+        run("eval", "summary", str(args.out / "eval"), *pairs)
     except subprocess.CalledProcessError as failed:
         return fail(failed)
     return 0

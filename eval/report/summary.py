@@ -1,4 +1,4 @@
-"""`python -m eval.report.summary`: the few numbers of an evaluation that a README shows, as a Markdown table.
+"""`python -m eval summary`: the few numbers of an evaluation that a README shows, as a Markdown table.
 
 One row a weight, one column a (method, metric), each a mean over categories of the mean over seeds; below, the
 paired differences to the first weight with their intervals. All categories count alike, whatever their data set.
@@ -7,7 +7,6 @@ NAME stands for NAME_seed0, NAME_seed1 and so on, too: the same training repeate
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,14 @@ COLUMNS = {
 Cells = dict[str, dict[tuple[int, int], float]]  # category: (training seed, evaluation's seed): value
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+def summary_command(argv: list[str]) -> None:
+    """Run `python -m eval summary`: print the table.
+
+    Raises:
+        SpdError: As `summary`, or the folder holds no results.
+    """
     parser = argparse.ArgumentParser(
-        prog="python -m eval.report.summary",
+        prog="python -m eval summary",
         description="Print a Markdown table of an evaluation's means, and of the differences to the first weight.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
@@ -49,12 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="only these; default all")
     given = parser.parse_args(argv)
-    try:
-        print(summary(read_results(given.folder)["rows"], given.weights, given.category))
-    except SpdError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    print(summary(read_results(given.folder)["rows"], given.weights, given.category))
 
 
 def summary(rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[str]], categories: Sequence[str] = ()) -> str:
@@ -126,7 +124,3 @@ def _difference(ours: Cells, theirs: Cells, names: tuple[str, str]) -> str:
         return mean
     low, high = interval(pairs)
     return f"{mean} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from eval.metrics.compare import interval
-from eval.report.summary import main, summary
+from eval.__main__ import main
+from eval.report.summary import summary
 from spd_weights.errors import SpdError
 
 ROOT = Path(__file__).parents[2]
@@ -60,20 +61,20 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert unmeasured.splitlines()[3].endswith("| – |")
     with pytest.raises(SpdError, match="no categories nowhere"):
         summary(rows, [["a"]], ["nowhere"])
-    assert main([str(tmp_path), "--weights", "a"]) == 2
+    assert main(["summary", str(tmp_path), "--weights", "a"]) == 2
     assert "results.json" in capsys.readouterr().err
 
 
 def test_committed_tables_are_what_committed_results_give(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """`<!-- eval.report.summary ARGUMENTS -->` is the command that makes the table below it; README shows no others."""
+    """`<!-- python -m eval summary ARGUMENTS -->` is the command that makes the table below it; README shows no others."""
     monkeypatch.chdir(ROOT)
     tables = []
     for page in sorted(ROOT.glob("results/*/README.md")):
-        for block in page.read_text(encoding="utf-8").split("<!-- eval.report.summary ")[1:]:
+        for block in page.read_text(encoding="utf-8").split("<!-- python -m eval summary ")[1:]:
             arguments, _, text = block.partition(" -->\n")
-            assert main(arguments.split()) == 0
+            assert main(["summary", *arguments.split()]) == 0
             tables.append(capsys.readouterr().out)
             assert text.lstrip("\n").startswith(tables[-1]), f"{page}: put in\n{tables[-1]}"
     shown = [f"|  | {text}" for text in (ROOT / "README.md").read_text(encoding="utf-8").split("|  | ")[1:]]
