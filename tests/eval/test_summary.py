@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.metrics.compare import interval
 from eval.__main__ import main
+from eval.metrics.compare import interval
 from eval.report.summary import summary
 from spd_weights.errors import SpdError
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.Captu
 def test_committed_tables_are_what_committed_results_give(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """`<!-- python -m eval summary ARGUMENTS -->` is the command that makes the table below it; README shows no others."""
+    """`<!-- python -m eval summary ARGUMENTS -->` makes the table below it; README shows no others."""
     monkeypatch.chdir(ROOT)
     tables = []
     for page in sorted(ROOT.glob("results/*/README.md")):
