@@ -12,12 +12,14 @@ from spd_weights.errors import SpdError
 
 from .data.download import ARCHIVES, URL_VARIABLE, download
 from .inspection.commands import fit_command, predict_command
-from .metrics.compare import write_comparison
+from .metrics.compare import compare
 from .options import add_settings, add_training, positive, settings_of, training_of
 from .protocols import PROTOCOLS
+from .report.comparison import write_comparison
 from .report.html import write_report
 from .report.summary import summary_command
-from .report.tables import print_tables
+from .report.tables import match_weights
+from .report.terminal import print_comparison, print_tables
 from .results import read_results
 from .run import Request, evaluate
 
@@ -94,7 +96,11 @@ def _render(folder: Path) -> None:
 
 def _compare(given: argparse.Namespace) -> None:
     console = Console()
-    written = write_comparison(given.folder, given.baseline, console)
+    rows = read_results(given.folder)["rows"]
+    baseline = match_weights(rows, given.baseline)
+    comparisons = compare(rows, baseline)
+    print_comparison(comparisons, console)
+    written = write_comparison(given.folder, baseline, comparisons)
     console.print(f"comparison: {written}\nreport: {write_report(given.folder)}", soft_wrap=True)
 
 

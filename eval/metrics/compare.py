@@ -7,21 +7,15 @@ answers is "would other categories like these agree?", which seeds alone cannot.
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from scipy.special import ndtr, stdtrit
 
-from spd_weights.files import write_json
+from .means import Key, distinct, group_rows, mean_over_categories
+from .metrics import in_table_order
 
-from ..report.tables import TITLES, grouped, match_weights, ordered_metrics, rich_view, short_names
-from ..results import read_results
-
-SCHEMA = 1
-COMPARISON = "compare.json"
 DRAWS = 10_000
 CONFIDENCE = 0.95
 # If all of n categories agree by chance alone, which happens in 2 / 2^n of cases, is below 5 % from n = 6 on.
@@ -56,6 +50,11 @@ class Comparison:
     pairs: int
     reason: str | None = None
 
+    @property
+    def key(self) -> Key:
+        """Data set, protocol and method."""
+        return self.dataset, self.protocol, self.method
+
 
 def compare(rows: Sequence[dict[str, Any]], baseline: str) -> list[Comparison]:
     """Compare every other weight with `baseline`, for each data set, protocol, method and metric.
@@ -65,7 +64,7 @@ def compare(rows: Sequence[dict[str, Any]], baseline: str) -> list[Comparison]:
         baseline: The `weights` of some rows.
     """
     found = []
-    for key, group in grouped(rows).items():
+    for key, group in group_rows(rows).items():
         cells: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
         for row in group:
             of_weights = cells.setdefault((row["weights"], row["metric"]), {})
@@ -73,8 +72,8 @@ def compare(rows: Sequence[dict[str, Any]], baseline: str) -> list[Comparison]:
                 of_weights[row["category"], row["seed"]] = row["value"]
         if not any(weights == baseline for weights, _ in cells):
             continue
-        for weights in dict.fromkeys(weights for weights, _ in cells if weights != baseline):
-            for metric in ordered_metrics(metric for of, metric in cells if of == weights):
+        for weights in distinct(weights for weights, _ in cells if weights != baseline):
+            for metric in in_table_order(metric for of, metric in cells if of == weights):
                 pairs = (cells[weights, metric], cells.get((baseline, metric), {}))
                 if not any(pairs):  # a pixel metric of a method without maps
                     continue
@@ -82,78 +81,20 @@ def compare(rows: Sequence[dict[str, Any]], baseline: str) -> list[Comparison]:
     return found
 
 
-def write_comparison(folder: Path, baseline: str, console: Console) -> Path:
-    """Compare the weights in `folder`/results.json, print the tables and write `folder`/compare.json.
-
-    Args:
-        folder: The --out of an evaluation.
-        baseline: Name of the weights to compare with, in full or as the tables shorten it.
-        console: To print on.
-
-    Raises:
-        SpdError: No results, or no such weights among them, or no others.
-    """
-    rows = read_results(folder)["rows"]
-    baseline = match_weights(rows, baseline)
-    comparisons = compare(rows, baseline)
-    print_comparison(comparisons, console)
-    content = {"schema": SCHEMA, "baseline": baseline, "confidence": CONFIDENCE, "draws": DRAWS}
-    write_json(folder / COMPARISON, {**content, "comparisons": [asdict(c) for c in comparisons]})
-    return folder / COMPARISON
-
-
-def print_comparison(comparisons: Sequence[Comparison], console: Console) -> None:
-    """Print one table a (data set, protocol, method, weights), in percentage points."""
-    names = short_names(list(dict.fromkeys(name for c in comparisons for name in (c.baseline, c.weights))))
-    groups: dict[tuple[str, ...], list[Comparison]] = {}
-    for comparison in comparisons:
-        key = (comparison.dataset, comparison.protocol, comparison.method)
-        groups.setdefault((*key, comparison.weights), []).append(comparison)
-    for (*where, weights), group in groups.items():
-        console.print(f"\n{' · '.join(where)}: {names[weights]} − {names[group[0].baseline]} (points)", style="bold")
-        view = rich_view("metric", "difference", "95 % interval", "verdict", "n")
-        for comparison in group:
-            view.add_row(TITLES[comparison.metric], *texts(comparison))
-        console.print(view)
-        for note in comparison_notes(group):
-            console.print(f"  {note}", style="dim", soft_wrap=True)
-
-
-def texts(comparison: Comparison) -> tuple[str, str, str, str]:
-    """Difference, interval, verdict, and the number of categories (pairs, where there are several seeds)."""
-    c = comparison
-    count = str(c.categories) if c.pairs == c.categories else f"{c.categories} ({c.pairs} pairs)"
-    if c.difference is None:
-        return "–", "–", c.verdict, count
-    interval = "–" if c.low is None or c.high is None else f"{100 * c.low:+.1f} to {100 * c.high:+.1f}"
-    return f"{100 * c.difference:+.1f}", interval, c.verdict, count
-
-
-def comparison_notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """What a reader must know about verdicts and about those withheld."""
-    notes = [f"undecided: {reason}" for reason in dict.fromkeys(c.reason for c in comparisons if c.reason)]
-    if any(c.low is not None for c in comparisons):
-        notes.append(
-            "interval: bootstrap over categories, seeds inside; each metric by itself, so of 20 metrics "
-            "without a difference one is expected to look decided"
-        )
-    return notes
-
-
 def _decide(
     weights: dict[tuple[str, int], float], baseline: dict[tuple[str, int], float]
 ) -> tuple[float | None, float | None, float | None, str, int, int, str | None]:
     """The fields of a Comparison from `difference` on."""
-    differences: dict[str, list[float]] = {}
+    differences: dict[str, dict[int, float]] = {}
     for category, seed in sorted(weights.keys() & baseline.keys()):
-        differences.setdefault(category, []).append(weights[category, seed] - baseline[category, seed])
+        differences.setdefault(category, {})[seed] = weights[category, seed] - baseline[category, seed]
     count, pairs = len(differences), sum(map(len, differences.values()))
     if not count:
         return None, None, None, "undecided", 0, 0, "no category has the metric for both"
-    mean = float(np.mean([np.mean(values) for values in differences.values()]))
+    mean = mean_over_categories(differences)
     if count == 1:
         return mean, None, None, "undecided", 1, pairs, "one category says nothing about others"
-    low, high = interval(list(differences.values()))
+    low, high = interval([list(seeds.values()) for seeds in differences.values()])
     if count < MIN_CATEGORIES:
         reason = f"{count} categories; with fewer than {MIN_CATEGORIES}, all may agree by chance"
         return mean, low, high, "undecided", count, pairs, reason

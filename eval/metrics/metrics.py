@@ -1,5 +1,6 @@
 """Exact detection and localisation metrics: no histogram, no sampled thresholds, ties handled."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,25 @@ _OF_ANOMALOUS_IMAGES = {
 }
 IMAGE_METRICS = tuple(_OF_IMAGES)
 PIXEL_METRICS = (*_OF_PIXELS, "pixel_aupro", "pixel_aupimo", *_OF_ANOMALOUS_IMAGES)
+
+# Every metric of results.json: its title in tables, in the order in which tables show them.
+TITLES = {
+    "image_auroc": "image AUROC",
+    "image_aupr": "image AP",
+    "image_aupr_trapezoid": "image AU-PR (trapezoid)",
+    "image_f1max": "image F1max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_aupr": "pixel AP",
+    "pixel_aupr_trapezoid": "pixel AU-PR (trapezoid)",
+    "pixel_f1max": "pixel F1max",
+    "pixel_aupro": "pixel AUPRO",
+    "pixel_aupimo": "pixel AUPIMO",
+    "anomalous_only_pixel_auroc": "pixel AUROC (anomalous images)",
+    "anomalous_only_pixel_aupr": "pixel AP (anomalous images)",
+    "pixel_auroc_spotdiff": "pixel AUROC (spot-diff)",
+    "pixel_aupr_spotdiff": "pixel AU-PR (spot-diff)",
+    "pixel_f1max_spotdiff": "pixel F1max (spot-diff)",
+}
 
 
 class Metric(NamedTuple):
@@ -112,6 +132,12 @@ def metrics_of_pixels(pixels: PixelRanking) -> dict[str, Metric]:
     found["pixel_aupimo"] = _aupimo(pixels.images_against_normal())
     found |= _of_anomalous_images(pixels.in_anomalous_images())
     return {name: found[name] for name in PIXEL_METRICS}
+
+
+def in_table_order(metrics: Iterable[str]) -> tuple[str, ...]:
+    """The metrics that have a title, each once, in the order of `TITLES`."""
+    present = set(metrics)
+    return tuple(metric for metric in TITLES if metric in present)
 
 
 def undefined(names: tuple[str, ...], reason: str) -> dict[str, Metric]:

@@ -1,23 +1,37 @@
-"""ROC and precision-recall curves: thinned to be kept with a cell, and drawn as SVG."""
+"""The plots of a report: ROC and precision-recall curves of all weights, and the image scores of one."""
 
+import io
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 from ..metrics.ranking import Ranking
 
-_POINTS = 160  # a curve; areas are computed from all points, not from these
-_SIDE, _LEFT, _BOTTOM = 200, 30, 26  # of a plot's square and its margins, in SVG units
+Curve = dict[str, list[float]]
+_POINTS = 160  # per curve as stored; areas are computed from all points, not from these
 _AXES = {
     "ROC": ("false positive rate", "recall", "false", "recall"),
     "precision-recall": ("recall", "precision", "recall", "precision"),
 }
+# One style per weight, repeated after four: colours that colour-blind readers tell apart, and dashes without colour.
+STYLES = (("#0072b2", "solid"), ("#d55e00", "dashed"), ("#009e73", "dotted"), ("#5b6472", "dashdot"))
+_CLASSES = (("normal", "#009e73"), ("anomalous", "#d55e00"))
+# Text stays text, and the same input gives the same bytes.
+_SVG = {"svg.fonttype": "none", "svg.hashsalt": "spd", "font.family": "sans-serif", "font.size": 9}
 
 
-def curve(ranking: Ranking) -> dict[str, list[float]]:
-    """False positive rate, recall and precision at thresholds that are scores of positives, recall ascending."""
+def curve(ranking: Ranking) -> Curve:
+    """Thin the ROC and precision-recall curves so that they can be kept with a cell.
+
+    Args:
+        ranking: Of images or of pixels.
+
+    Returns:
+        `false` (positive rate), `recall` and `precision` at up to 160 thresholds, each the score of a positive;
+        recall ascends.
+    """
     recall = ranking.true_from / ranking.true_from[-1]
     chosen = np.unique(np.searchsorted(recall, np.linspace(0, 1, _POINTS)).clip(max=recall.size - 1))
     precision = ranking.true_from / (ranking.true_from + ranking.false_from)
@@ -25,44 +39,58 @@ def curve(ranking: Ranking) -> dict[str, list[float]]:
     return {name: [round(float(value), 4) for value in of[chosen]] for name, of in values.items()}
 
 
-def curve_plots(curves: Mapping[str, Mapping[str, Any]]) -> str:
-    """Plots of all weights' curves, one a unit (image, pixel) and kind.
+def plot_curves(curves: Sequence[Mapping[str, Curve]], unit: str) -> dict[str, str]:
+    """Plot the curves of all weights.
 
     Args:
-        curves: By weights' short name, then by unit, as of `curve`; weights without curves are left out.
+        curves: One mapping per weight from unit to `curve`'s result, in the order of `STYLES`; a weight may lack
+            the unit.
+        unit: "image" or "pixel".
+
+    Returns:
+        One SVG per kind of curve ("ROC", "precision-recall"); empty where no weight has the unit.
     """
-    plots = ""
-    for unit in ("image", "pixel"):
-        drawn = {f"w{i}": of[unit] for i, of in enumerate(curves.values()) if unit in of}
-        label = f"of {unit}s: {', '.join(name for name, of in curves.items() if unit in of)}"
-        plots += "".join(_plot(unit, kind, drawn, label) for kind in _AXES) if drawn else ""
-    if not plots:
-        return ""
-    keys = "".join(
-        f'<span><svg viewBox="0 0 24 8" aria-hidden="true"><path class="w{i}" d="M0 4H24"/></svg>{escape(name)}</span>'
-        for i, name in enumerate(curves)
-    )
-    return f'<p class="soft key">{keys}</p><div class="curves">{plots}</div>'
+    drawn = [(style_of(index), of[unit]) for index, of in enumerate(curves) if unit in of]
+    return {kind: _plot(kind, drawn) for kind in _AXES} if drawn else {}
 
 
-def _plot(unit: str, kind: str, curves: Mapping[str, Mapping[str, Sequence[float]]], label: str) -> str:
+def style_of(index: int) -> tuple[str, str]:
+    """Colour and line style of the weight with this index."""
+    return STYLES[index % len(STYLES)]
+
+
+def plot_scores(scores: Sequence[float], anomalous: Sequence[bool]) -> str:
+    """Plot the image scores as ticks on one axis: normal images above, anomalous images below.
+
+    Returns:
+        SVG.
+    """
+    values, truth = np.asarray(scores), np.asarray(anomalous)
+    with mpl.rc_context(_SVG):
+        figure = Figure(figsize=(6, 0.9), layout="constrained")
+        axes = figure.subplots()
+        rows = [values[truth == wanted] for wanted in (False, True)]
+        axes.eventplot(rows, lineoffsets=[1, 0], linelengths=0.8, linewidths=1, colors=[c for _, c in _CLASSES])
+        axes.set_yticks([1, 0], [name for name, _ in _CLASSES])
+        axes.tick_params(left=False)
+        axes.spines[["left", "top", "right"]].set_visible(False)
+        return _svg(figure)
+
+
+def _plot(kind: str, curves: Sequence[tuple[tuple[str, str], Curve]]) -> str:
     across, up, x, y = _AXES[kind]
-    ends = kind == "ROC"
-    lines = "".join(f'<path class="{name}" d="{_path(of[x], of[y], ends)}"/>' for name, of in curves.items())
-    right, bottom = _LEFT + _SIDE, 6 + _SIDE
-    grid = "".join(
-        f'<path class="grid" d="M{_LEFT} {bottom - _SIDE * t:.0f}H{right}M{_LEFT + _SIDE * t:.0f} 6V{bottom}"/>'
-        for t in (0, 0.5, 1)
-    )
-    box = f"0 0 {right + 8} {bottom + _BOTTOM}"
-    return f"""<figure><svg viewBox="{box}" role="img" aria-label="{kind} curve {escape(label)}">{grid}{lines}
-<text x="{_LEFT - 4}" y="{bottom}" class="end">0</text><text x="{_LEFT - 4}" y="12" class="end">1</text>
-<text x="{_LEFT + _SIDE / 2:.0f}" y="{bottom + 18}" class="middle">{across}</text>
-<text x="{-bottom + _SIDE / 2:.0f}" y="14" class="middle" transform="rotate(-90)">{up}</text></svg>
-<figcaption>{unit} {kind}</figcaption></figure>"""
+    with mpl.rc_context(_SVG):
+        figure = Figure(figsize=(2.6, 2.6), layout="constrained")
+        axes = figure.subplots()
+        for (colour, dashes), of in curves:
+            ends = ([0.0, *of[x], 1.0], [0.0, *of[y], 1.0]) if kind == "ROC" else (of[x], of[y])
+            axes.plot(*ends, color=colour, linestyle=dashes, linewidth=1.5)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=across, ylabel=up, xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        axes.grid(color="#d9dde3", linewidth=0.6)
+        return _svg(figure)
 
 
-def _path(across: Sequence[float], up: Sequence[float], ends: bool) -> str:
-    points = [*zip(across, up, strict=True)]
-    points = [(0.0, 0.0), *points, (1.0, 1.0)] if ends else points
-    return "M" + "L".join(f"{_LEFT + _SIDE * x:.1f} {6 + _SIDE * (1 - y):.1f}" for x, y in points)
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

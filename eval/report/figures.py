@@ -1,8 +1,9 @@
-"""The pictures of a report, kept beside the numbers so that it renders again without the data set."""
+"""The pictures of a report, kept beside the numbers so that it can be rendered again without the data set."""
 
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -14,28 +15,27 @@ from ..protocols import Prediction
 
 _LONG_SIDE = 320  # pixels of a figure
 _OUTLINE = (0, 229, 255)
-# From dark violet over red to light yellow: lightness rises throughout, so it reads without colour too.
-_COLOURS = np.array([[24, 12, 60], [98, 20, 110], [172, 43, 85], [229, 92, 48], [251, 166, 10], [252, 250, 160]])
+_COLOURS = mpl.colormaps["inferno"]  # its lightness rises throughout, so it can be read without colour
 
 
 def write_figures(
     folder: Path, category: Category, prediction: Prediction, masks: np.ndarray | None, resize: str
 ) -> dict[str, Any]:
-    """Write photographs and heat maps of the best, median and worst anomaly.
+    """Write photographs and heat maps of the best, the median and the worst anomaly.
 
-    Ranked by the average precision of the anomaly's own map against its mask; by its image score where
-    there are no maps or no masks (or the mask vanishes at the evaluated size).
+    Anomalies are ranked by the average precision of each map against its mask, or by their image scores where
+    there are no maps or no visible masks.
 
     Args:
         folder: Receives `<rank>-photo.jpg` and `<rank>-heat.jpg`.
         category: The data.
-        prediction: Of its test images.
+        prediction: Of the test images.
         masks: True defects, bool [N, S, S], or None.
-        resize: What of the photographs the method saw; one of `eval.data.images.RESIZES`.
+        resize: Which part of the photographs the method saw; one of `eval.data.images.RESIZES`.
 
     Returns:
-        JSON-ready: `figures`, `heat_range` (map values at the ends of the colours; None without maps), `ranked_by`,
-        `scores` and `anomalous` of all test images, `vanished_masks`.
+        JSON-ready: `figures`, `heat_range` (map values at both ends of the colours; None without maps), `ranked_by`,
+        `scores` and `anomalous` of all test images, `vanished_masks` (masks without a pixel at the evaluated size).
     """
     anomalies = [i for i, sample in enumerate(category.test) if sample.anomalous]
     maps = prediction.maps
@@ -76,7 +76,7 @@ def write_figures(
 
 
 def _heat_range(maps: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
-    """Where the colours begin and end; every 16th pixel tells, and need not all be held in memory."""
+    """Map values at both ends of the colours, from every 16th pixel so that maps need not fit in memory."""
     pixels = maps[:, ::4, ::4]
     low = float(np.median(pixels[normal]))
     return low, max(float(np.quantile(pixels, 0.999)), low + 1e-6)
@@ -89,7 +89,7 @@ def _localisation(anomaly_map: np.ndarray, mask: np.ndarray) -> float | None:
 
 
 def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray | None, resize: str) -> tuple[int, int]:
-    """Save the photograph with the true outline, and the heat map over it if any; returns the figure's size."""
+    """Save the photograph and, with maps, its heat map, both with the true outline; returns width and height."""
     photo = read_photo(sample.image, _LONG_SIDE, resize)
     size = photo.shape[1::-1]
     pictures = {"photo": photo}
@@ -104,7 +104,7 @@ def _draw(folder: Path, rank: str, sample: Sample, heat: np.ndarray | None, resi
 
 
 def coloured(photo: np.ndarray, heat: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Lay a heat map over a photograph.
+    """Lay a heat map over a photograph in grey; hotter places are more opaque.
 
     Args:
         photo: RGB in [0, 255], [height, width, 3].
@@ -115,14 +115,13 @@ def coloured(photo: np.ndarray, heat: np.ndarray, size: tuple[int, ...]) -> np.n
         RGB in [0, 255], floating, [height, width, 3].
     """
     heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(size, Image.Resampling.BILINEAR))
-    at = heat * (len(_COLOURS) - 1)
-    colours = np.stack([np.interp(at, np.arange(len(_COLOURS)), c) for c in _COLOURS.T], axis=-1)
+    colours = 255 * _COLOURS(heat)[..., :3]
     opacity = (0.25 + 0.6 * heat)[..., None]
     return photo.mean(axis=-1, keepdims=True) * (1 - opacity) + colours * opacity
 
 
 def _outlined(picture: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Draw the defect's contour just outside of it, with a dark rim so that it shows on any ground."""
+    """Draw the contour just outside the defect, with a dark rim so that it is visible on any background."""
     mask = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
     inner = ndimage.binary_dilation(mask, iterations=2)
     line = ndimage.binary_dilation(inner, iterations=1) & ~inner

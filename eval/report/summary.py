@@ -1,8 +1,8 @@
-"""`python -m eval summary`: the few numbers of an evaluation that a README shows, as a Markdown table.
+"""`python -m eval summary`: the main numbers of an evaluation as a Markdown table, as READMEs show them.
 
-One row a weight, one column a (method, metric), each a mean over categories of the mean over seeds; below, the
-paired differences to the first weight with their intervals. All categories count alike, whatever their data set.
-NAME stands for NAME_seed0, NAME_seed1 and so on, too: the same training repeated, whose seeds count as repetitions.
+One row per weight and one column per (method, metric): the mean over categories of the mean over seeds. Then one row
+per weight with its paired differences to the first weight, and their intervals. All categories count the same, whatever
+their data set. NAME also stands for NAME_seed0, NAME_seed1 and so on: repeated trainings, whose seeds are repetitions.
 """
 
 import argparse
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spd_weights.errors import SpdError
 
 from ..metrics.compare import interval
+from ..metrics.means import mean_over_categories
+from ..metrics.metrics import TITLES
 from ..results import read_results
-from .tables import TITLES, match_weights, short_names
+from .tables import match_weights, weights_names
 
 COLUMNS = {
     ("1cls", "padim", "image_auroc"): "PaDiM",
@@ -26,9 +26,9 @@ COLUMNS = {
     ("1cls", "patchcore", "pixel_aupr"): "PatchCore",
     ("2cls_highshot", "classifier", "image_auroc"): "classifier",
     ("2cls_highshot", "unet", "pixel_aupr"): "U-Net",
-}  # (protocol, method, metric): the header's first word
+}  # (protocol, method, metric) -> first word of the column's header
 
-Cells = dict[str, dict[tuple[int, int], float]]  # category: (training seed, evaluation's seed): value
+Cells = dict[str, dict[tuple[int, int], float]]  # category -> (training seed, evaluation seed) -> value
 
 
 def summary_command(argv: list[str]) -> None:
@@ -39,7 +39,7 @@ def summary_command(argv: list[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="python -m eval summary",
-        description="Print a Markdown table of an evaluation's means, and of the differences to the first weight.",
+        description="Print the means of an evaluation, and the differences to the first weight, as a Markdown table.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
     parser.add_argument(
@@ -48,7 +48,7 @@ def summary_command(argv: list[str]) -> None:
         action="append",
         required=True,
         metavar="W",
-        help="in this order; the first is compared with. Repeatable: each makes a part of the table",
+        help="rows in this order; the first is the baseline. Repeat the option for further parts of the table",
     )
     parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="only these; default all")
     given = parser.parse_args(argv)
@@ -59,16 +59,17 @@ def summary(rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[str]], cat
     """Render the table.
 
     Args:
-        rows: Of results.json.
-        groups: Names of weights among the rows, in full or as tables shorten them, or without their training seed;
-            the first of each group is its baseline.
-        categories: Only these; none for all.
+        rows: The rows of results.json.
+        groups: Names of weights: full, as tables shorten them, or without their training seed. The first of each
+            group is its baseline.
+        categories: The categories to use; empty for all.
 
     Returns:
-        Markdown, values and differences in percent.
+        Markdown; values and differences in percent.
 
     Raises:
-        SpdError: There are no such weights or categories, or in a column a weight has not all cells of its baseline.
+        SpdError: Unknown weights or categories, or weights that were not measured on the same cells as their
+            baseline.
     """
     if unknown := sorted(set(categories) - {row["category"] for row in rows}):
         raise SpdError(f"no categories {', '.join(unknown)} among the results")
@@ -94,8 +95,8 @@ def _column(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _repetitions(rows: Sequence[dict[str, Any]], label: str) -> dict[str, int]:
-    """The weights that a name stands for, and the seed each was trained with (0 where it is in no name)."""
-    names = short_names(list(dict.fromkeys(row["weights"] for row in rows)))
+    """The weights that a name stands for, each with its training seed (0 if its name has none)."""
+    names = weights_names(rows)
     seeds = {weights: re.fullmatch(rf"{re.escape(label)}_seed(\d+)", short) for weights, short in names.items()}
     found = {weights: int(match[1]) for weights, match in seeds.items() if match}
     return found or {match_weights(rows, label): 0}
@@ -110,7 +111,7 @@ def _cells(rows: Sequence[dict[str, Any]], trained: dict[str, int], column: tupl
 
 
 def _mean(cells: Cells) -> str:
-    return f"{100 * np.mean([np.mean(list(seeds.values())) for seeds in cells.values()]):.1f}" if cells else "–"
+    return f"{100 * mean_over_categories(cells):.1f}" if cells else "–"
 
 
 def _difference(ours: Cells, theirs: Cells, names: tuple[str, str]) -> str:
@@ -118,9 +119,9 @@ def _difference(ours: Cells, theirs: Cells, names: tuple[str, str]) -> str:
         return "–"
     if {c: set(s) for c, s in ours.items()} != {c: set(s) for c, s in theirs.items()}:
         raise SpdError(f"{' and '.join(names)} were not measured on the same categories and seeds: evaluate them again")
-    pairs = [[ours[c][seed] - theirs[c][seed] for seed in theirs[c]] for c in sorted(theirs)]
-    mean = f"{100 * np.mean([np.mean(p) for p in pairs]):+.1f}"
+    pairs = {c: {seed: ours[c][seed] - theirs[c][seed] for seed in theirs[c]} for c in sorted(theirs)}
+    mean = f"{100 * mean_over_categories(pairs):+.1f}"
     if len(pairs) < 2:
         return mean
-    low, high = interval(pairs)
+    low, high = interval([list(seeds.values()) for seeds in pairs.values()])
     return f"{mean} ({100 * low:+.1f} to {100 * high:+.1f})"

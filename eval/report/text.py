@@ -1,13 +1,16 @@
-"""The results as Markdown and LaTeX, to be pasted into a document."""
+"""The results as Markdown and LaTeX tables, to be pasted into a document."""
 
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from spd_weights.files import write_text
 
-from ..metrics.compare import Comparison, comparison_notes, texts
-from .tables import TITLES, Table, Value, notes, short_names, tables
+from ..metrics.compare import Comparison
+from ..metrics.metrics import TITLES
+from .comparison import comparison_notes, comparison_texts
+from .tables import MARKS, Table, tables, weights_names
 
 _LATEX = str.maketrans(
     {
@@ -15,6 +18,9 @@ _LATEX = str.maketrans(
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "\n": " ",
         "–": "--",
         "−": "$-$",
         "±": r"$\pm$",
@@ -23,19 +29,17 @@ _LATEX = str.maketrans(
         "▼": r"$\blacktriangledown$",
     }
 )
-_MARKS = {"better": " ▲", "worse": " ▼"}
+_MARKDOWN = str.maketrans({"|": r"\|", "`": r"\`", "*": r"\*", "\n": " "})
 
 
 def write_tables(folder: Path, rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> None:
-    """Write `folder`/tables.md and `folder`/tables.tex: one table a (data set, protocol, method), in percent.
+    """Write `folder`/tables.md and `folder`/tables.tex: one table per (data set, protocol, method), in percent.
 
-    Rows are categories and weights, then the means; a mean is marked only where the comparison decides.
+    One row per category and weight, then one row of means per weight. A mean is marked only where the
+    comparison decides.
     """
-    names = short_names(list(dict.fromkeys(row["weights"] for row in rows)))
-    parts = []
-    for table in tables(rows):
-        of_table = [c for c in comparisons if (c.dataset, c.protocol, c.method) == table.key]
-        parts.append((table, of_table, names))
+    names = weights_names(rows)
+    parts = [(table, [c for c in comparisons if c.key == table.key], names) for table in tables(rows)]
     write_text(folder / "tables.md", "\n".join(_markdown(*part) for part in parts))
     preamble = "% \\usepackage{booktabs}, and amssymb for the marks of the comparison\n"
     write_text(folder / "tables.tex", preamble + "\n".join(_latex(*part) for part in parts))
@@ -44,49 +48,44 @@ def write_tables(folder: Path, rows: Sequence[dict[str, Any]], comparisons: Sequ
 def _markdown(table: Table, comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
     header, body, means = _lines(table, comparisons, names)
     lines = [_row(header), "| --- | --- |" + " ---: |" * len(table.metrics), *map(_row, [*body, *means])]
-    remarks = "".join(f"\n{remark}\n" for remark in _remarks(table, comparisons, names))
-    text = f"### {table.title} (%)\n\n" + "\n".join(lines) + "\n" + remarks
+    remarks = "".join(f"\n{_plain(remark)}\n" for remark in _remarks(table, comparisons, names))
+    text = f"### {_plain(table.title)} (%)\n\n" + "\n".join(lines) + "\n" + remarks
     if comparisons:
-        text += "\n" + _row(["metric", "weights", "points", "95 % interval", "verdict", "categories"])
-        text += "\n| --- | --- | ---: | --- | --- | --- |\n"
-        text += "\n".join(_row([TITLES[c.metric], names[c.weights], *texts(c)]) for c in comparisons) + "\n"
+        rows = [_row([TITLES[c.metric], names[c.weights], *comparison_texts(c)]) for c in comparisons]
+        header = ["metric", "weights", "points", "95 % interval", "verdict", "categories"]
+        text += "\n".join(["", _row(header), "| --- | --- | ---: | --- | --- | --- |", *rows, ""])
     return text
 
 
 def _latex(table: Table, comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
     header, body, means = _lines(table, comparisons, names)
 
-    def lines(rows: Sequence[Sequence[str]]) -> list[str]:
-        return [" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in rows]
+    def lines(rows: Sequence[Sequence[str]]) -> str:
+        return "\n".join(" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in rows)
 
     caption = " ".join([f"{table.title} (%).", *(f"{text}." for text in _remarks(table, comparisons, names))])
-    columns = "ll" + "r" * len(table.metrics)
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{caption.translate(_LATEX)}}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            *lines([header]),
-            r"\midrule",
-            *lines(body),
-            r"\midrule",
-            *lines(means),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    return rf"""\begin{{table}}
+\caption{{{caption.translate(_LATEX)}}}
+\begin{{tabular}}{{ll{"r" * len(table.metrics)}}}
+\toprule
+{lines([header])}
+\midrule
+{lines(body)}
+\midrule
+{lines(means)}
+\bottomrule
+\end{{tabular}}
+\end{{table}}
+"""
 
 
 def _lines(
     table: Table, comparisons: Sequence[Comparison], names: dict[str, str]
 ) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """Header, a line a (category, weights), and a line of means a weight."""
-    verdicts = {(c.metric, c.weights): _MARKS.get(c.verdict, "") for c in comparisons}
+    """Header, one line per (category, weights), and one line of means per weight."""
+    verdicts = {(c.metric, c.weights): f" {MARKS[c.verdict]}" for c in comparisons if c.verdict in MARKS}
     body = [
-        [category, names[w], *(str(table.values.get((category, w, m), Value(None))) for m in table.metrics)]
+        [category, names[w], *(str(table.value(category, w, m)) for m in table.metrics)]
         for category in table.categories
         for w in table.weights
     ]
@@ -98,12 +97,17 @@ def _lines(
 
 
 def _remarks(table: Table, comparisons: Sequence[Comparison], names: dict[str, str]) -> list[str]:
-    remarks = notes(table) + comparison_notes(comparisons)
-    if any(c.verdict in _MARKS for c in comparisons):
+    remarks = table.notes() + comparison_notes(comparisons)
+    if any(c.verdict in MARKS for c in comparisons):
         baseline = names[comparisons[0].baseline]
         remarks.append(f"▲ better, ▼ worse than {baseline}: the 95 % interval of the difference excludes 0")
     return remarks
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(_plain, cells)) + " |"
+
+
+def _plain(text: str) -> str:
+    """Escape what Markdown or HTML in it would interpret."""
+    return escape(text, quote=False).translate(_MARKDOWN)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.eval.browser import CHROMIUM, Browser
+from tests.eval.report.browser import CHROMIUM, Browser
 from train.__main__ import main
 from train.config import DataConfig
 from train.recipes import SimSiam, to_json

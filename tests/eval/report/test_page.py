@@ -4,16 +4,16 @@ import pytest
 
 from eval.detectors.methods import Settings
 from eval.report.html import write_report
-from eval.report.html_tables import _MARKS
+from eval.report.tables import MARKS
 from eval.results import read_results
 from eval.run import Request, evaluate
 from spd_weights.files import write_json
-from tests.eval.browser import CHROMIUM, Browser
 from tests.eval.helpers import mvtec_category, visa_tree
+from tests.eval.report.browser import CHROMIUM, Browser
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 WEIGHTS = ["random:test_resnet", "random:test_vit"]
-SIZES = {"desktop": (1280, 900), "phone": (360, 740)}
+SIZES = {"desktop": (1280, 900), "phone": (390, 844), "small phone": (360, 740)}
 
 
 @pytest.fixture(scope="module")
@@ -61,25 +61,22 @@ def test_page_fits_asks_for_nothing_and_says_nothing(browser, page, size, dark):
     assert abs(brightness[0] - brightness[1]) > 400
 
 
-def test_curves_of_all_weights_are_drawn(browser, page):
+def test_curves_are_drawn_and_their_key_shows_how(browser, page):
     browser.open(page, *SIZES["phone"])
-    plots = browser.value("[...document.querySelectorAll('.curves svg')].map(e => e.getAttribute('aria-label'))")
-    assert f"ROC curve of images: {', '.join(WEIGHTS)}" in plots
-    assert f"precision-recall curve of pixels: {', '.join(WEIGHTS)}" in plots
-    inside = "[...document.querySelectorAll('.curves svg')].every(s => [...s.querySelectorAll('path')].every(p => {"
-    inside += "const b = p.getBBox(), v = s.viewBox.baseVal;"
-    inside += "return b.x >= 0 && b.y >= 0 && b.x + b.width <= v.width && b.y + b.height <= v.height}))"
-    assert browser.value(inside)
-    lines = "[...document.querySelector('.curves svg').querySelectorAll('.w0, .w1')]"
-    strokes = browser.value(f"{lines}.map(p => getComputedStyle(p).stroke)")
-    assert len(strokes) == 2
-    assert strokes[0] != strokes[1]
+    plots = browser.value("[...document.querySelectorAll('.plots img')].map(e => e.alt)")
+    assert {f"{kind} curve of {unit}s" for kind in ("ROC", "precision-recall") for unit in ("image", "pixel")} == set(
+        plots
+    )
+    key = "[...document.querySelector('.key').querySelectorAll('span')]"
+    assert browser.value(f"{key}.map(e => e.textContent)") == WEIGHTS
+    styles = browser.value(f"{key}.map(e => getComputedStyle(e.querySelector('i')).borderTop)")
+    assert len(set(styles)) == 2
 
 
 def test_only_decided_differences_are_marked(browser, page):
     browser.open(page, *SIZES["desktop"])
     marked = browser.value("[...document.querySelectorAll('tfoot .better, tfoot .worse')].map(e => e.textContent)")
-    assert _MARKS["better"] in marked
+    assert MARKS["better"] in marked
     assert browser.value("document.querySelectorAll('.best, tbody td b, tbody td strong').length") == 0
     decided = browser.value("document.querySelectorAll('.narrow td.better, .narrow td.worse').length")
     assert len(marked) <= decided

@@ -9,19 +9,15 @@ from eval.__main__ import main
 from eval.metrics.compare import interval
 from eval.report.summary import summary
 from spd_weights.errors import SpdError
+from tests.eval.rows import row
 
-ROOT = Path(__file__).parents[2]
-
-
-def row(weights: str, category: str, seed: int, value: float | None, metric: str = "image_auroc") -> dict[str, object]:
-    where = {"dataset": "set", "category": category, "protocol": "1cls", "method": "padim"}
-    return {"weights": weights, **where, "seed": seed, "metric": metric, "value": value}
+ROOT = Path(__file__).parents[3]
 
 
 def test_means_over_categories_of_means_over_seeds_and_paired_differences():
     values = {"a": [[0.5, 0.7], [0.2, 0.2], [0.9, 0.9]], "b": [[0.6, 0.9], [0.1, 0.4], [0.95, 0.9]]}
     rows = [
-        row(weights, f"c{i}", seed, value)
+        row(weights, f"c{i}", value, seed)
         for weights, categories in values.items()
         for i, seeds in enumerate(categories)
         for seed, value in enumerate(seeds)
@@ -39,10 +35,10 @@ def test_means_over_categories_of_means_over_seeds_and_paired_differences():
 def test_trainings_with_several_seeds_are_repetitions_paired_by_seed():
     values = {("a", 0): [0.5, 0.2], ("a", 3): [0.7, 0.2], ("b", 0): [0.6, 0.1], ("b", 3): [0.9, 0.4]}
     rows = [
-        row(f"runs/{name}_seed{seed}/export", f"c{i}", 0, value)
+        row(f"runs/{name}_seed{seed}/export", f"c{i}", value)
         for (name, seed), of_categories in values.items()
         for i, value in enumerate(of_categories)
-    ] + [row("alone", "c0", 0, 0.25), row("alone", "c1", 0, 0.75)]
+    ] + [row("alone", "c0", 0.25), row("alone", "c1", 0.75)]
     lines = summary(rows, [["a", "b"], ["alone"]]).splitlines()
     assert lines[2] == "| `a`, 2 seeds | 40.0 |"
     assert lines[3] == "| `b`, 2 seeds | 50.0 |"
@@ -54,10 +50,10 @@ def test_trainings_with_several_seeds_are_repetitions_paired_by_seed():
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    rows = [row("a", "c0", 0, 0.5), row("a", "c1", 0, 0.5), row("b", "c0", 0, 0.5), row("b", "c1", 0, None)]
+    rows = [row("a", "c0", 0.5), row("a", "c1", 0.5), row("b", "c0", 0.5), row("b", "c1", None)]
     with pytest.raises(SpdError, match="same categories"):
         summary(rows, [["a", "b"]])
-    unmeasured = summary([*rows, row("a", "c0", 0, 0.5, "pixel_aupr")], [["a"], ["b"]])
+    unmeasured = summary([*rows, row("a", "c0", 0.5, metric="pixel_aupr")], [["a"], ["b"]])
     assert unmeasured.splitlines()[3].endswith("| – |")
     with pytest.raises(SpdError, match="no categories nowhere"):
         summary(rows, [["a"]], ["nowhere"])

@@ -1,35 +1,13 @@
 """Differences between weights: paired, with an interval that is right, and a verdict that is honest about n."""
 
-import io
 import itertools
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy import stats
 
-from eval.metrics.compare import DRAWS, MIN_CATEGORIES, compare, interval, print_comparison, write_comparison
-from spd_weights.errors import SpdError
-from spd_weights.files import read_json, write_json
-
-
-def row(weights, category, value, seed=0, metric="image_auroc", **changes):
-    key = {"dataset": "d", "protocol": "1cls", "method": "padim", "weights_sha256": None, "seconds": 1.0}
-    return {**key, "weights": weights, "category": category, "metric": metric, "seed": seed, "value": value, **changes}
-
-
-def rows_of(differences, base=0.5):
-    """`differences`: category -> values a seed."""
-    return [
-        row(weights, category, base + (value if weights == "new" else 0), seed)
-        for category, values in differences.items()
-        for seed, value in enumerate(values)
-        for weights in ("base", "new")
-    ]
-
-
-def even(count, values):
-    return {f"c{i}": [values[i % len(values)]] for i in range(count)}
+from eval.metrics.compare import DRAWS, MIN_CATEGORIES, compare, interval
+from tests.eval.rows import even, row, rows_of
 
 
 def test_metrics_that_nobody_has_are_left_out():
@@ -113,26 +91,3 @@ def test_metric_that_the_baseline_lacks():
 def test_protocols_and_methods_are_not_mixed():
     rows = rows_of(even(6, [0.1])) + [r | {"method": "knn"} for r in rows_of(even(6, [-0.1]))]
     assert [(c.method, c.verdict) for c in compare(rows, "base")] == [("padim", "better"), ("knn", "worse")]
-
-
-def test_folder_is_compared_and_the_file_says_the_same_each_time(tmp_path):
-    rows = [r | {"weights": f"runs/{r['weights']}/export"} for r in rows_of(even(6, [0.02, 0.04]))]
-    write_json(tmp_path / "results.json", {"schema": 1, "rows": rows})
-    console = Console(width=100, record=True, quiet=True)
-    path = write_comparison(tmp_path, "base", console)
-    first = path.read_bytes()
-    content = read_json(path)
-    assert content["baseline"] == "runs/base/export"
-    assert content["comparisons"][0]["verdict"] == "better"
-    assert write_comparison(tmp_path, "runs/base/export", console).read_bytes() == first
-    with pytest.raises(SpdError, match=r"no weights 'other'.*runs/base/export, runs/new/export"):
-        write_comparison(tmp_path, "other", console)
-
-
-def test_terminal_shows_points_interval_and_n():
-    rows = rows_of({f"c{i}": [0.02, 0.021] for i in range(6)})
-    console = Console(width=100, record=True, file=io.StringIO())
-    print_comparison(compare(rows, "base"), console)
-    printed = console.export_text()
-    for text in ("new − base", "+2.0 to +2.1", "better", "6 (12 pairs)"):
-        assert text in printed

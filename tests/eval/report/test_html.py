@@ -1,4 +1,4 @@
-"""The printed tables and the page say what results.json says."""
+"""The page, the printed tables and the tables to paste show what results.json says, and only that."""
 
 import re
 from html.parser import HTMLParser
@@ -10,12 +10,13 @@ from rich.console import Console
 
 from eval.protocols import Settings
 from eval.report.html import write_report
-from eval.report.tables import print_tables, short_names, tables
+from eval.report.tables import tables
+from eval.report.terminal import print_tables
 from eval.results import read_results
 from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
-from tests.eval.helpers import DEFECT, SIZE, mvtec_category, visa_tree
+from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export, visa_tree
 
 WEIGHTS = ["random:test_resnet", "random:test_vit"]
 
@@ -43,14 +44,16 @@ def test_figures_outline_the_true_defect(measured):
 
 
 class Page(HTMLParser):
-    """What a browser would fetch, and what a screen reader would read."""
+    """What a browser would fetch or run, and what a screen reader would read."""
 
     def __init__(self, text):
         super().__init__()
-        self.links, self.images, self.text = [], [], ""
+        self.links, self.images, self.text, self.tags, self.attributes = [], [], "", set(), set()
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attributes}
         values = dict(attributes)
         self.links += [values[name] for name in ("src", "href") if name in values]
         if tag == "img":
@@ -64,10 +67,11 @@ def test_page_stands_alone(measured):
     text = write_report(measured).read_text()
     page = Page(text)
     assert page.images
-    assert all(link.startswith("data:image/jpeg;base64,") for link in page.links)
+    assert all(re.match(r"data:image/(jpeg|svg\+xml);base64,", link) for link in page.links)
     assert not re.search(r"url\(|@import|<script|https?://(?!\S*</)", text)
     assert all(image["alt"] and image["width"] and image["height"] for image in page.images)
-    assert len(page.images) == 2 * 2 * 3 * 2  # categories, weights, ranks, photograph and heat map
+    figures = [image for image in page.images if "jpeg" in image["src"]]
+    assert len(figures) == 2 * 2 * 3 * 2  # categories, weights, ranks, photograph and heat map
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
     assert len(text) < 1_000_000
@@ -109,28 +113,6 @@ def test_markdown_and_latex_hold_every_value(measured):
     assert "the category has no masks" in latex
 
 
-def test_values_are_means_over_seeds_and_common_categories():
-    def row(weights, category, metric, seed, value):
-        key = {"dataset": "d", "protocol": "1cls", "method": "padim"}
-        return {**key, "weights": weights, "category": category, "metric": metric, "seed": seed, "value": value}
-
-    table = tables(
-        [
-            row("a", "x", "image_auroc", 0, 0.4),
-            row("a", "x", "image_auroc", 1, 0.6),
-            row("a", "y", "image_auroc", 0, 0.9),
-            row("b", "x", "image_auroc", 0, 0.8),
-            row("b", "y", "image_auroc", 0, None) | {"reason": "why not"},
-        ]
-    )[0]
-    assert str(table.values["x", "a", "image_auroc"]) == "50.0 ±14.1"
-    assert str(table.values["y", "b", "image_auroc"]) == "–"
-    assert table.mean("a", "image_auroc").mean == pytest.approx(50)  # y counts for neither, as b lacks it
-    assert table.mean("b", "image_auroc").mean == pytest.approx(80)
-    assert str(table.mean("a", "image_auroc")) == "50.0 ±14.1"  # over the seeds that all its categories have
-    assert table.mean("a", "pixel_auroc").mean is None
-
-
 def test_narrow_terminals_get_more_tables_not_cut_numbers(measured):
     for width in (60, 80, 200):
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
@@ -148,12 +130,6 @@ def test_published_numbers_stand_beside_visa_only(tmp_path, measured):
     assert "arXiv 2207.14315" not in Page(write_report(measured).read_text()).text
 
 
-def test_names_stay_distinct():
-    assert short_names(["runs/a/export", "runs/b"]) == {"runs/a/export": "a", "runs/b": "b"}
-    assert short_names(["x/run", "y/run"]) == {"x/run": "x/run", "y/run": "y/run"}
-    assert short_names(["hf-hub:o/n", "local-dir:/w/m"]) == {"hf-hub:o/n": "hf-hub:o/n", "local-dir:/w/m": "m"}
-
-
 def test_results_that_cannot_be_read(tmp_path, measured):
     with pytest.raises(SpdError, match=r"results\.json"):
         write_report(tmp_path)
@@ -161,3 +137,30 @@ def test_results_that_cannot_be_read(tmp_path, measured):
     with pytest.raises(SpdError, match="schema 1"):
         write_report(tmp_path)
     assert read_json(measured / "results.json")["schema"] == 1
+
+
+HOSTILE = """<script>alert(1)<!-- "'><img src=x onerror=alert(1)> &amp; {{ 7*7 }} $x_1$ \\input{x} [b] | `c`"""
+
+
+def test_names_are_shown_and_never_interpreted(tmp_path):
+    category = HOSTILE.replace("/", "")
+    mvtec_category(tmp_path / "data" / category)
+    mvtec_category(tmp_path / "data" / ("long" * 60))
+    weights = [str(tiny_export(tmp_path / f"{category}{i}")) for i in range(2)]
+    settings = Settings(image_size=32, padim_dims=4)
+    evaluate(Request(weights, tmp_path / "data", tmp_path / "out", settings=settings, workers=0))
+    page = Page(write_report(tmp_path / "out").read_text())
+    assert page.text.count(category) >= 6
+    assert "long" * 60 in page.text
+    assert "script" not in page.tags
+    assert all(image["src"].startswith("data:image/") for image in page.images)
+    assert not {name for name in page.attributes if name.startswith("on")}
+    assert "49" not in re.sub(r"[\d.]{3,}", "", page.text)
+    markdown, latex = ((tmp_path / "out" / f"tables.{kind}").read_text() for kind in ("md", "tex"))
+    assert "<" not in markdown
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| ")} == {9, 7}
+    assert r"\input" not in latex
+    assert r"\$x\_1\$" in latex
+    console = Console(width=400, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_tables(read_results(tmp_path / "out")["rows"], console)
+    assert category in console.export_text()

@@ -1,0 +1,83 @@
+"""Tables and comparisons printed to the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from ..metrics.compare import Comparison
+from ..metrics.means import distinct
+from ..metrics.metrics import TITLES
+from .comparison import comparison_notes, comparison_texts
+from .tables import Table, short_names, tables
+
+
+def print_tables(rows: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print every table: one row per category and the mean, one column per metric and weight.
+
+    Args:
+        rows: The rows of results.json.
+        console: Decides the width; a table that is too wide is split by metrics.
+    """
+    for table in tables(rows):
+        names, letter = short_names(table.weights), table.letters()
+        console.print(f"\n{escape(table.title)} (%)", style="bold")
+        for grid in _fitting(table, console):
+            console.print(grid)
+        several = len(table.weights) > 1
+        for weights in table.weights:
+            console.print(f"  {letter[weights] if several else 'weights'}: {escape(names[weights])}", soft_wrap=True)
+        for note in table.notes():
+            console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
+
+
+def print_comparison(comparisons: Sequence[Comparison], console: Console) -> None:
+    """Print one table per (data set, protocol, method, weights), in percentage points."""
+    names = short_names(distinct(name for c in comparisons for name in (c.baseline, c.weights)))
+    groups: dict[tuple[str, ...], list[Comparison]] = {}
+    for comparison in comparisons:
+        groups.setdefault((*comparison.key, comparison.weights), []).append(comparison)
+    for (*where, weights), group in groups.items():
+        title = f"{' · '.join(where)}: {names[weights]} − {names[group[0].baseline]} (points)"
+        console.print(f"\n{escape(title)}", style="bold")
+        grid = _grid("metric", "difference", "95 % interval", "verdict", "n")
+        for comparison in group:
+            grid.add_row(TITLES[comparison.metric], *comparison_texts(comparison))
+        console.print(grid)
+        for note in comparison_notes(group):
+            console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
+
+
+def _fitting(table: Table, console: Console) -> list[Grid]:
+    """Split a table by metrics until each part fits the terminal; image and pixel metrics stay together."""
+    unlimited = console.options.update(max_width=10_000)  # otherwise a table measures no wider than the terminal
+    for size in (6, 3, 2, 1):
+        metrics = [table.metrics[first : first + size] for first in range(0, len(table.metrics), size)]
+        grids = [_results_grid(table, some) for some in metrics]
+        if all(console.measure(grid, options=unlimited).maximum <= console.width for grid in grids):
+            break
+    return grids
+
+
+def _results_grid(table: Table, metrics: Sequence[str]) -> Grid:
+    letter = table.letters() if len(table.weights) > 1 else dict.fromkeys(table.weights, "")
+    grid = _grid(show_footer=True)
+    grid.add_column("category", footer="mean", no_wrap=True)
+    for metric in metrics:
+        for weights in table.weights:
+            header = TITLES[metric].replace(" ", "\n") + f"\n{letter[weights]}"
+            grid.add_column(header.strip(), justify="right", footer=str(table.mean(weights, metric)), no_wrap=True)
+    for category in table.categories:
+        values = (str(table.value(category, weights, metric)) for metric in metrics for weights in table.weights)
+        grid.add_row(escape(category), *values)
+    return grid
+
+
+def _grid(*headers: str, show_footer: bool = False) -> Grid:
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_footer=show_footer)
+    for header in headers:
+        grid.add_column(header, justify="right" if grid.columns else "left", no_wrap=True)
+    return grid
