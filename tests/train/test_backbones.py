@@ -14,7 +14,7 @@ from train.methods import build_method
 from train.recipes import RECIPES, MoCoConfig
 from train.setup import make_backbone
 from train.views.perturb import perturb
-from train.views.views import ViewMaker
+from train.views.views import ViewMaker, WeakDraws
 
 DEFAULT = SpdConfig()
 METHODS = ("simsiam", "moco", "simclr", "supervised")
@@ -97,7 +97,9 @@ def test_views_of_any_size(size: int):
     maker = ViewMaker(config, (0.5,) * 3, (0.5,) * 3, torch.device("cpu"))
     anchors = torch.rand(2, 3, size, size)
     u = torch.rand(2, 20, dtype=torch.double).numpy()
-    positives, unperturbed = maker.weak(anchors, u[:, :13]), maker.weak(anchors, u[:, 3:16])
+    positives, unperturbed = (
+        maker.weak(anchors, WeakDraws.from_uniforms(columns)) for columns in (u[:, :13], u[:, 3:16])
+    )
     negatives, alpha = perturb(unperturbed, u, config.spd)
     assert positives.shape == negatives.shape == unperturbed.shape == anchors.shape
     changed = (negatives - unperturbed).abs().amax(1, keepdim=True) > 0

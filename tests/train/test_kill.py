@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import train.loop
+from tests.train.data.helpers import PHOTOS, write_parquet
 from tests.train.helpers import ARCH, write_photos
-from tests.train.test_shards import PHOTOS, write_parquet
 from train.__main__ import main
 
 KILLS = 20  # every other one inside a save

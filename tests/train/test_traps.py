@@ -8,7 +8,7 @@ accelerate
   renamed into place, and older ones deleted afterwards (test_checkpoint.py, test_kill.py).
 - `skip_first_batches` after a resume gives another order unless samplers are seedable and told the epoch; the sampler's
   position is not saved for tables: no sampler has a state. What a step sees is a function of seed and step
-  (test_data.py, test_shards.py), and accelerate prepares no loader: `test_accelerate_prepares_neither_loader_…`.
+  (data/test_loader.py), and accelerate prepares no loader: `test_accelerate_prepares_neither_loader_…`.
 - Random states are saved a rank, and missing for ranks that are new: there are none. `test_a_step_has_its_own_seed`,
   `test_processes_may_come_and_go_in_the_middle_of_an_epoch`.
 - A compiled model saves its tensors under other names: `test_compiling_renames_nothing`.
@@ -22,7 +22,7 @@ accelerate
 datasets
 - `split_dataset_by_node` and `prepare` shard twice, the default dispatcher shares the first process's shard, and
   fewer shards than processes × workers leave some idle: none of them is used, and every image is seen once whatever
-  divides (`test_an_epoch_sees_each_image_at_most_once_…` in test_shards.py).
+  divides (`test_an_epoch_sees_each_image_at_most_once_…` in data/test_loader.py).
 - The shuffle buffer is not part of a streaming dataset's state: there is no buffer. `.skip(n)` after a split skips
   n / world on each: nothing is skipped, a resumed order starts later.
 """
@@ -35,8 +35,8 @@ import torch
 
 import train.loop
 import train.setup
+from tests.train.data.helpers import write_parquet
 from tests.train.helpers import ARCH, ROOT, run_train, small_config, write_photos
-from tests.train.test_shards import write_parquet
 from train.config import ModelConfig, OptimConfig
 from train.loop import pretrain
 from train.methods import build_method

@@ -1,1 +1,1 @@
-"""From a source of images to batches of decoded crops."""
+"""Image sources, and batches of decoded crops."""

@@ -1,1 +1,1 @@
-"""From crops to the views that a method is trained on."""
+"""The views of each image: how they are augmented and perturbed."""

@@ -1,16 +1,14 @@
-"""Batched image operations with per-sample parameters, on whatever device the images are on.
+"""Batched image operations with per-image parameters, on whatever device the images are on.
 
-Images are float tensors of shape (B, 3, S, S) with values in [0, 1]; parameters have shape (B,) or
-(B, n). Which samples an operation touches is decided from parameters on the CPU, so that a GPU never
-has to be waited for. On a CPU a pass over the pixels costs little, but comparing pixels, and choosing
-by the outcome, ten times as much: no operation here does either. Nor does any index images by a tensor
-or put them back by `index_copy`, which a CPU does five times as slowly as `index_select` and copies.
-Where images go through many passes, a CPU takes a few at a time, so that they stay in its cache. A GPU
-takes all, as there the number of calls is what costs.
+Images are float32 tensors of shape (B, 3, S, S) with values in [0, 1]; parameters have shape (B,) or
+(B, n). Parameters on the CPU decide which images an operation touches, so the CPU never waits for a GPU.
+No operation compares pixels, indexes images by a tensor or uses `index_copy`: on a CPU these take five to
+ten times as long as arithmetic, `index_select` and copies.
 """
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,20 +22,23 @@ JITTER_ORDERS = list(itertools.permutations(range(4)))
 
 _LEAST = 1 / 50_000  # of a blur's kernel, relative to its middle: what is left out changes no value by 1e-4
 _REACH = math.sqrt(-2 * math.log(_LEAST))  # the standard deviations at which a Gaussian has fallen to that
-_CACHED, _LARGE = 2**17, 96  # pixels of a batch, and a side's; measured
+_CACHED = 2**17  # pixels of a batch; measured
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in Pillow and torchvision
 
 
 def crop(images: Tensor, boxes: Tensor, flipped: Tensor) -> Tensor:
-    """Enlarge a box of each image to the size of the image, bilinearly, and mirror it where asked.
+    """Resize a box of each image to the size of the image, bilinearly, and mirror it if asked.
 
-    Pixel centres lie at half-integers (as `torch.nn.functional.interpolate(align_corners=False)` has
-    it) and nothing outside the box is read.
+    Pixel centres lie at half-integers, as with `torch.nn.functional.interpolate(align_corners=False)`.
+    Nothing outside the box is read.
 
     Args:
         images: (B, 3, S, S).
         boxes: (B, 4): top, left, height and width in pixels, inside the image; fractions are allowed.
-        flipped: (B,), bool: left and right change places.
+        flipped: (B,), bool: which images to mirror left to right.
+
+    Returns:
+        New images (B, 3, S, S).
     """
     size = images.shape[-1]
     start, length = boxes[:, :2, None], boxes[:, 2:, None]
@@ -111,38 +112,48 @@ def gray(images: Tensor) -> Tensor:
 
 
 def grayscale_(images: Tensor, chosen: Tensor) -> Tensor:
-    """Replace, in place, the images where `chosen` (B,), on the CPU, is true by their luma."""
+    """Replace images by their luma, in place, where `chosen` (bool (B,), on the CPU) is true."""
     which = chosen.nonzero()[:, 0]
     luma = gray(images.index_select(0, which.to(images.device)))
     return _put(images, which, luma.expand(-1, 3, -1, -1))
 
 
 def _put(images: Tensor, which: Tensor, values: Tensor) -> Tensor:
-    """Replace some images, in place: `which` (n,), on the CPU, by `values` (n, 3, S, S)."""
+    """Replace the images at indices `which` (n,), on the CPU, by `values` (n, 3, S, S), in place."""
     if len(which):
         places = images.unbind()
         torch._foreach_copy_([places[i] for i in which.tolist()], list(values.unbind()))
     return images
 
 
-def sample_jitter(uniforms: np.ndarray, strengths: tuple[float, float, float, float]) -> tuple[Tensor, np.ndarray]:
-    """Draw colour-jitter parameters as torchvision's ColorJitter does.
+class JitterDraws(NamedTuple):
+    """Random numbers of a colour jitter, each (B,) and uniform in [0, 1)."""
+
+    brightness: np.ndarray
+    contrast: np.ndarray
+    saturation: np.ndarray
+    hue: np.ndarray
+    order: np.ndarray
+
+
+def sample_jitter(draws: JitterDraws, strengths: tuple[float, float, float, float]) -> tuple[Tensor, np.ndarray]:
+    """Draw colour-jitter parameters with the distribution of torchvision's ColorJitter.
 
     Args:
-        uniforms: (B, 5) in [0, 1).
+        draws: for B images.
         strengths: of brightness, contrast, saturation (factors in 1 ± strength) and hue (± strength).
 
     Returns:
-        Factors (B, 4) float32 and the number of the order in `JITTER_ORDERS` (B,), for `color_jitter_`.
+        Factors (B, 4) float32 and indices into `JITTER_ORDERS` (B,) int64, for `color_jitter_`.
     """
     limits = np.array(strengths)
     centre = np.array([1.0, 1.0, 1.0, 0.0])
-    factors = between(uniforms[:, :4], np.maximum(centre - limits, [0, 0, 0, -0.5]), centre + limits)
-    return torch.from_numpy(factors).float(), (uniforms[:, 4] * len(JITTER_ORDERS)).astype(np.int64)
+    factors = between(np.stack(draws[:4], 1), np.maximum(centre - limits, [0, 0, 0, -0.5]), centre + limits)
+    return torch.from_numpy(factors).float(), (draws.order * len(JITTER_ORDERS)).astype(np.int64)
 
 
 def color_jitter_(images: Tensor, factors: Tensor, order: np.ndarray, weight: Tensor | None = None) -> Tensor:
-    """Brightness, contrast, saturation and hue, in an order of each sample's own.
+    """Change brightness, contrast, saturation and hue in place, in a separate order per image.
 
     The four operations are torchvision's (`adjust_brightness`, `adjust_contrast`, …), on floats.
 
@@ -150,38 +161,19 @@ def color_jitter_(images: Tensor, factors: Tensor, order: np.ndarray, weight: Te
         images: (B, 3, H, W) in [0, 1], changed in place.
         factors: (B, 4), on the CPU: brightness, contrast and saturation factors (1 changes nothing) and
             the hue shift as a fraction of the circle in [-0.5, 0.5] (0 changes nothing).
-        order: (B,), each a number of `JITTER_ORDERS`.
-        weight: (B, 1, H, W), the pixels whose mean luma is the pivot of the contrast; all by default.
+        order: (B,), indices into `JITTER_ORDERS`.
+        weight: (B, 1, H, W), weights of the pixels whose mean luma is the pivot of the contrast; uniform
+            by default.
     """
-    changed = (factors != torch.tensor([1.0, 1.0, 1.0, 0.0])).any(1).nonzero()[:, 0].tolist()
-    if changed:
-        one_by_one = images.device.type == "cpu" and images.shape[-1] >= _LARGE
-        jitter_ = _jitter_one_by_one if one_by_one else _jitter_by_order
-        jitter_(images, changed, factors, order, weight)
-    return images
-
-
-def _jitter_one_by_one(
-    images: Tensor, changed: list[int], factors: Tensor, order: np.ndarray, weight: Tensor | None
-) -> None:
-    single, pivots = images.split(1), None if weight is None else weight.split(1)
-    values, rotations = factors.tolist(), _rotations(factors[:, 3]).split(1)
-    for i in changed:
-        for operation in JITTER_ORDERS[order[i]]:
-            value = rotations[i] if operation == _HUE else values[i][operation]
-            _ADJUST[operation](single[i], value, None if pivots is None else pivots[i])
-
-
-def _jitter_by_order(
-    images: Tensor, changed: list[int], factors: Tensor, order: np.ndarray, weight: Tensor | None
-) -> None:
-    """Sort the images by their order, so that those which an operation is next for lie side by side."""
-    which = np.array(changed)[np.argsort(order[changed], kind="stable")]
-    sequences = [JITTER_ORDERS[number] for number in order[which]]
-    which = torch.from_numpy(which)
-    brightness, contrast, saturation = factors[which, :3, None, None, None].to(images.device).unbind(1)
-    parameters = (brightness, contrast, saturation, _rotations(factors[which, 3]).to(images.device))
-    here = which.to(images.device)
+    changed = (factors != torch.tensor([1.0, 1.0, 1.0, 0.0])).any(1).numpy().nonzero()[0]
+    if not len(changed):
+        return images
+    changed = changed[np.argsort(order[changed], kind="stable")]  # images with the same next operation lie side by side
+    sequences = [JITTER_ORDERS[number] for number in order[changed]]
+    chosen = torch.from_numpy(changed)
+    brightness, contrast, saturation = factors[chosen, :3, None, None, None].to(images.device).unbind(1)
+    parameters = (brightness, contrast, saturation, _rotations(factors[chosen, 3]).to(images.device))
+    here = chosen.to(images.device)
     moved, pivots = images.index_select(0, here), None if weight is None else weight.index_select(0, here)
     for position in range(4):
         stop = 0
@@ -189,14 +181,14 @@ def _jitter_by_order(
             start, stop = stop, stop + len(list(run))
             adjust, values = _ADJUST[prefix[-1]], parameters[prefix[-1]]
             adjust(moved[start:stop], values[start:stop], None if pivots is None else pivots[start:stop])
-    _put(images, which, moved)
+    return _put(images, chosen, moved)
 
 
-def _brightness(images: Tensor, factor: Tensor | float, _: Tensor | None) -> None:
+def _brightness(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
     images.mul_(factor).clamp_(0, 1)
 
 
-def _contrast(images: Tensor, factor: Tensor | float, weight: Tensor | None) -> None:
+def _contrast(images: Tensor, factor: Tensor, weight: Tensor | None) -> None:
     if weight is None:
         mean = gray(images.mean((-1, -2), keepdim=True))
     else:
@@ -204,21 +196,22 @@ def _contrast(images: Tensor, factor: Tensor | float, weight: Tensor | None) -> 
     images.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
-def _saturation(images: Tensor, factor: Tensor | float, _: Tensor | None) -> None:
+def _saturation(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
     torch.lerp(gray(images), images, factor, out=images).clamp_(0, 1)
 
 
 def _hue(images: Tensor, rotation: Tensor, _: Tensor | None) -> None:
-    """Turn the hue in the hexcone model (HSV), without going through angles.
+    """Rotate the hue in the hexcone model (HSV) without computing angles.
 
-    Let v and m be a pixel's largest and smallest channel. Round the colour circle each channel is a
-    trapezoid between m and v: an affine function clamped to [m, v]. Turned by s sixths of the circle,
-    0 ≤ s ≤ 1, a channel x followed by y (green after red, red after blue) and then by z becomes
+    Let v and m be a pixel's largest and smallest channel. Around the colour circle each channel is a
+    trapezoid between m and v: an affine function clamped to [m, v]. After a rotation by s sixths of the
+    circle, 0 ≤ s ≤ 1, a channel x that is followed by y (green follows red, red follows blue) and then by z
+    becomes
 
         clamp(x - y - (1 - 2 s) z + (1 - s) (m + v), m, v)
 
-    as one checks on each side of the hexagon. Turned back by s, y and z change places; a turn by a
-    third only permutes the channels. So every turn is a matrix, a multiple of m + v, and a clamp.
+    which can be checked on each side of the hexagon. A rotation by -s swaps y and z, and a rotation by a
+    third permutes the channels. Every rotation is therefore a matrix, a multiple of m + v, and a clamp.
     """
     largest, smallest = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     base = (smallest + largest) * rotation[:, 3:, :1, None]
@@ -227,7 +220,7 @@ def _hue(images: Tensor, rotation: Tensor, _: Tensor | None) -> None:
 
 
 def _rotations(shift: Tensor) -> Tensor:
-    """For hue shifts (B,), fractions of the circle, what `_hue` needs: (B, 4, 3), the matrix and a row of 1 - s."""
+    """Parameters of `_hue`: hue shifts (B,), as fractions of the circle, to (B, 4, 3), a matrix and a row of 1 - s."""
     thirds = (3 * shift).round()
     sixths = 6 * shift - 2 * thirds  # in [-1, 1]
     ones = torch.ones_like(shift)
@@ -239,4 +232,3 @@ def _rotations(shift: Tensor) -> Tensor:
 
 
 _ADJUST = (_brightness, _contrast, _saturation, _hue)
-_HUE = 3

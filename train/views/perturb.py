@@ -1,21 +1,22 @@
-"""Local perturbations: what turns a weakly augmented image into a spot-the-difference negative.
+"""Local perturbations: they turn a weakly augmented image into a spot-the-difference negative.
 
 SmoothBlend (Zou et al., ECCV 2022, §3.2) cuts a small patch from the image, jitters its colours and
 pastes it elsewhere in the same image under a blurred alpha map:
 
     negative = (1 - alpha) * image + alpha * foreground
 
-The paper's foreground is zero outside the patch. Where the blurred alpha reaches beyond the patch,
-that mixes in black: a patch of the colour of its surroundings gets a dark halo of up to a fifth of
-the value range, a frame that gives the perturbation away. By default the foreground is therefore the
-jittered image itself, shifted so that the patch comes to lie in its new place: it is defined wherever
-alpha is, and the halo is gone. `smoothblend_literal` is the paper's form.
+The paper's foreground is zero outside the patch. Where the blurred alpha reaches beyond the patch, black
+is mixed in: even a patch with the colour of its surroundings gets a dark halo of up to a fifth of the
+value range, which gives the perturbation away. By default the foreground is therefore the whole jittered
+image, shifted so that the patch lands in its new place. It is defined wherever alpha is, so there is no
+halo. `smoothblend_literal` is the paper's form.
 
-CutPaste (Li et al., CVPR 2021), which the paper compares with, pastes without blending; its scar is a
-thin, rotated strip. Both keep the sizes and the jitter of their own paper.
+CutPaste (Li et al., CVPR 2021), which the paper compares with, pastes without blending. Its scar is a
+thin, rotated strip. Both keep the sizes and the jitter of the CutPaste paper.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,96 +24,138 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import SpdConfig
-from .augment import color_jitter_, sample_jitter
-from .randomness import log_between
+from .augment import JitterDraws, color_jitter_, sample_jitter
+from .randomness import between, log_between
 
 UNIFORMS = 20
-"""How many uniform numbers a sample's perturbation is drawn from."""
+"""Uniform numbers per sample for any perturbation."""
 
-_SCAR = ((2, 16), (10, 25))  # width and length in pixels at 256 px
+_SCAR_WIDTH, _SCAR_LENGTH = (2, 16), (10, 25)  # pixels at 256 px
 _CUTPASTE_JITTER = (0.1, 0.1, 0.1, 0.1)
-_PLACES = 4  # places tried for the paste before one that overlaps the source is accepted
+_PLACES = 4  # target places tried per patch; if all overlap the source too much, the first is used
+
+
+class PatchDraws(NamedTuple):
+    """Random numbers of a pasted rectangle, uniform in [0, 1), each (B,) unless stated otherwise."""
+
+    area: np.ndarray
+    aspect: np.ndarray
+    source_y: np.ndarray
+    source_x: np.ndarray
+    places: np.ndarray
+    """(B, 4, 2): y and x of each target place to try."""
+    jitter: JitterDraws
+
+    @classmethod
+    def from_uniforms(cls, u: np.ndarray) -> "PatchDraws":
+        """Name the columns of (B, 20) uniforms."""
+        return cls(*u.T[:4], u[:, 4 : 4 + 2 * _PLACES].reshape(-1, _PLACES, 2), JitterDraws(*u.T[15:20]))
+
+
+class ScarDraws(NamedTuple):
+    """Random numbers of a pasted strip, uniform in [0, 1), each (B,) unless stated otherwise."""
+
+    width: np.ndarray
+    length: np.ndarray
+    angle: np.ndarray
+    source: np.ndarray
+    """(B, 2): y and x of the strip's centre in the source; likewise `target`."""
+    target: np.ndarray
+    jitter: JitterDraws
+
+    @classmethod
+    def from_uniforms(cls, u: np.ndarray) -> "ScarDraws":
+        """Name the columns of (B, 20) uniforms."""
+        return cls(*u.T[:3], u[:, 3:5], u[:, 5:7], JitterDraws(*u.T[15:20]))
+
+
+class Boxes(NamedTuple):
+    """A source patch and its target place in each image: int64 tensors (B,), in pixels."""
+
+    height: Tensor
+    width: Tensor
+    source_y: Tensor
+    source_x: Tensor
+    y: Tensor
+    x: Tensor
 
 
 def perturb(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Tensor, Tensor]:
-    """Perturb a small place in each image, as `config.perturbation` says.
+    """Perturb one small region of each image, as `config.perturbation` says.
 
     Args:
         images: (B, 3, S, S) in [0, 1].
-        uniforms: (B, 20) in [0, 1): everything random about it.
+        uniforms: (B, 20) in [0, 1): the only source of randomness.
         config: kind, sizes and strengths.
 
     Returns:
-        The perturbed images, and alpha of shape (B, 1, S, S) in [0, 1]: 0 where nothing changed.
+        The perturbed images, and alpha of shape (B, 1, S, S) in [0, 1], which is 0 where nothing changed.
     """
     if config.perturbation == "cutpaste_scar":
-        changed, alpha = cutpaste_scar(images, uniforms)
+        changed, alpha = cutpaste_scar(images, ScarDraws.from_uniforms(uniforms))
         return _force_change(images, changed, alpha), alpha
-    if config.perturbation == "cutpaste":
-        return cutpaste(images, uniforms)
-    return smoothblend(images, uniforms, config)
+    draws = PatchDraws.from_uniforms(uniforms)
+    return cutpaste(images, draws) if config.perturbation == "cutpaste" else smoothblend(images, draws, config)
 
 
-def sample_boxes(uniforms: np.ndarray, size: int, config: SpdConfig) -> dict[str, Tensor]:
-    """Choose a source patch and a place for it in each image.
+def sample_boxes(draws: PatchDraws, size: int, config: SpdConfig) -> Boxes:
+    """Choose a source patch and a target place in each image.
 
     Args:
-        uniforms: (B, ≥ 4 + 2 × 4) in [0, 1).
+        draws: for B images.
         size: side of the images, in pixels.
         config: patch areas and aspects.
 
     Returns:
-        int64 tensors of shape (B,), in pixels: `height`, `width`, `source_y`, `source_x`, `y`, `x`.
-        Both boxes lie wholly inside the image; they overlap by at most half of the patch (where four
-        tries found such a place).
+        Boxes that lie wholly inside the image. Source and target overlap by at most half of the patch,
+        unless all four places that were tried overlap by more.
     """
-    area = log_between(uniforms[:, 0], *config.patch_area) * size**2
-    aspect = log_between(uniforms[:, 1], *config.patch_aspect)
-    least = max(config.patch_min_pixels, config.patch_min_side * size)
-    height = np.clip(np.sqrt(area * aspect), least, size / 2).round()
-    width = np.clip(np.sqrt(area / aspect), least, size / 2).round()
-    source_y = np.floor(uniforms[:, 2] * (size - height + 1))
-    source_x = np.floor(uniforms[:, 3] * (size - width + 1))
-    tries = uniforms[:, 4 : 4 + 2 * _PLACES].reshape(-1, _PLACES, 2)
-    y = np.floor(tries[:, :, 0] * (size - height + 1)[:, None])
-    x = np.floor(tries[:, :, 1] * (size - width + 1)[:, None])
+    area = log_between(draws.area, *config.patch_area) * size**2
+    aspect = log_between(draws.aspect, *config.patch_aspect)
+    minimum = max(config.patch_min_pixels, config.patch_min_side * size)
+    height = np.clip(np.sqrt(area * aspect), minimum, size / 2).round()
+    width = np.clip(np.sqrt(area / aspect), minimum, size / 2).round()
+    source_y = np.floor(draws.source_y * (size - height + 1))
+    source_x = np.floor(draws.source_x * (size - width + 1))
+    y = np.floor(draws.places[:, :, 0] * (size - height + 1)[:, None])
+    x = np.floor(draws.places[:, :, 1] * (size - width + 1)[:, None])
     overlap = np.clip(1 - np.abs(y - source_y[:, None]) / height[:, None], 0, 1) * np.clip(
         1 - np.abs(x - source_x[:, None]) / width[:, None], 0, 1
     )
-    first = np.argmax(overlap <= 0.5, axis=1)
-    every = np.arange(len(first))
-    boxes = dict(height=height, width=width, source_y=source_y, source_x=source_x)
-    boxes |= dict(y=y[every, first], x=x[every, first])
-    return {name: torch.from_numpy(value).long() for name, value in boxes.items()}
+    chosen = np.arange(len(overlap)), np.argmax(overlap <= 0.5, axis=1)
+    return Boxes(*(torch.from_numpy(v).long() for v in (height, width, source_y, source_x, y[chosen], x[chosen])))
 
 
-def smoothblend(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Tensor, Tensor]:
-    """Blend a jittered patch in (paper §3.2), halo-free or literally; arguments and result as of `perturb`."""
-    boxes = sample_boxes(uniforms, images.shape[-1], config)
-    sigma = (config.alpha_sigma * torch.minimum(boxes["height"], boxes["width"])).clamp(min=0.5)
-    return _paste(images, boxes, sigma, sample_jitter(uniforms[:, 15:20], config.patch_jitter), config.perturbation)
+def smoothblend(images: Tensor, draws: PatchDraws, config: SpdConfig) -> tuple[Tensor, Tensor]:
+    """Blend in a jittered patch (paper §3.2), without a halo or literally; returns as `perturb`."""
+    boxes = sample_boxes(draws, images.shape[-1], config)
+    sigma = (config.alpha_sigma * torch.minimum(boxes.height, boxes.width)).clamp(min=0.5)
+    jitter = sample_jitter(draws.jitter, config.patch_jitter)
+    return _paste(images, boxes, sigma, jitter, black_outside=config.perturbation == "smoothblend_literal")
 
 
-def cutpaste(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Paste a jittered patch of 2 to 15 % of the image (CutPaste §A.1); arguments and result as of `perturb`."""
+def cutpaste(images: Tensor, draws: PatchDraws) -> tuple[Tensor, Tensor]:
+    """Paste a jittered patch of 2 to 15 % of the image (CutPaste §A.1); returns as `perturb`."""
     config = SpdConfig(patch_area=(0.02, 0.15), patch_aspect=(0.3, 3.3))
-    boxes = sample_boxes(uniforms, images.shape[-1], config)
-    sharp = torch.zeros(len(images))
-    return _paste(images, boxes, sharp, sample_jitter(uniforms[:, 15:20], _CUTPASTE_JITTER), "cutpaste")
+    boxes = sample_boxes(draws, images.shape[-1], config)
+    return _paste(images, boxes, torch.zeros(len(images)), sample_jitter(draws.jitter, _CUTPASTE_JITTER))
 
 
-def cutpaste_scar(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Paste a thin strip, turned by up to 45° (CutPaste §A.1); arguments and result as of `perturb`.
+def cutpaste_scar(images: Tensor, draws: ScarDraws) -> tuple[Tensor, Tensor]:
+    """Paste a thin strip, rotated by up to 45° (CutPaste §A.1); returns as `perturb`.
 
     The strip is 2 to 16 by 10 to 25 pixels at 256 px.
     """
     size, device = images.shape[-1], images.device
-    u = torch.from_numpy(uniforms).float()
-    half_width, half_length = ((low + (high - low) * u[:, i]) * size / 512 for i, (low, high) in enumerate(_SCAR))
-    half_width, half_length = half_width.clamp(min=0.5).to(device), half_length.clamp(min=1.5).to(device)
-    angle = ((u[:, 2] - 0.5) * math.pi / 2).to(device)
-    reach = torch.hypot(half_width, half_length)[:, None]  # centres that keep the strip inside at any angle
-    source, target = (reach + u[:, i : i + 2].to(device) * (size - 2 * reach) for i in (3, 5))
+    half_width, half_length = (
+        (between(torch.from_numpy(u).float(), *limits) * size / 512).clamp(min=smallest).to(device)
+        for u, limits, smallest in ((draws.width, _SCAR_WIDTH, 0.5), (draws.length, _SCAR_LENGTH, 1.5))
+    )
+    angle = ((torch.from_numpy(draws.angle).float() - 0.5) * math.pi / 2).to(device)
+    reach = torch.hypot(half_width, half_length)[:, None]  # distance from the edge that fits the strip at any angle
+    source, target = (
+        reach + torch.from_numpy(u).float().to(device) * (size - 2 * reach) for u in (draws.source, draws.target)
+    )
 
     pixel = torch.arange(size, device=device) + 0.5
     down, right = pixel[None, :, None] - target[:, :1, None], pixel[None, None, :] - target[:, 1:, None]
@@ -121,68 +164,69 @@ def cutpaste_scar(images: Tensor, uniforms: np.ndarray) -> tuple[Tensor, Tensor]
     inside = (across.abs() <= half_width[:, None, None]) & (along.abs() <= half_length[:, None, None])
     alpha = inside[:, None].float()
     where = torch.stack([along + source[:, 1:, None], across + source[:, :1, None]], -1) * (2 / size) - 1
-    turned = F.grid_sample(images, where, mode="bilinear", padding_mode="border", align_corners=False)
-    foreground = color_jitter_(turned, *sample_jitter(uniforms[:, 15:20], _CUTPASTE_JITTER), weight=alpha)
-    return torch.where(inside[:, None], foreground, images), alpha
+    strip = F.grid_sample(images, where, mode="bilinear", padding_mode="border", align_corners=False)
+    color_jitter_(strip, *sample_jitter(draws.jitter, _CUTPASTE_JITTER), weight=alpha)
+    return torch.where(inside[:, None], strip, images), alpha
 
 
 def _paste(
-    images: Tensor, boxes: dict[str, Tensor], sigma: Tensor, jitter: tuple[Tensor, np.ndarray], kind: str
+    images: Tensor, boxes: Boxes, sigma: Tensor, jitter: tuple[Tensor, np.ndarray], black_outside: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Blend each image's source box, jittered, into its place; only a window round the place is computed.
+    """Blend each image's jittered source box into its target place.
+
+    Only a window around the target place is computed.
 
     Args:
         images: (B, 3, S, S).
         boxes: from `sample_boxes`, on the CPU.
         sigma: (B,), blur of the alpha map in pixels, on the CPU; 0 pastes with sharp edges.
         jitter: factors and orders of the patches' colour jitter.
-        kind: `smoothblend_literal` leaves the foreground black outside the patch.
+        black_outside: make the foreground black outside the patch.
     """
     size, device = images.shape[-1], images.device
-    margin = (3 * sigma).ceil().long()  # alpha has fallen below 1/512 there
-    window = min(size, int((torch.maximum(boxes["height"], boxes["width"]) + 2 * margin).max()))
-    boxes = {name: value.to(device) for name, value in boxes.items()}
+    margin = (3 * sigma).ceil().long()  # beyond it alpha is below 1/512
+    window = min(size, int((torch.maximum(boxes.height, boxes.width) + 2 * margin).max()))
+    boxes = Boxes(*(value.to(device) for value in boxes))
     margin, sigma = margin.to(device), sigma.to(device)
     pixel = torch.arange(window, device=device)
-    rows, columns = ((boxes[start] - margin).clamp(0, size - window)[:, None] + pixel for start in ("y", "x"))
-    source_rows = (rows + (boxes["source_y"] - boxes["y"])[:, None]).clamp(0, size - 1)
-    source_columns = (columns + (boxes["source_x"] - boxes["x"])[:, None]).clamp(0, size - 1)
+    rows, columns = ((start - margin).clamp(0, size - window)[:, None] + pixel for start in (boxes.y, boxes.x))
+    source_rows = (rows + (boxes.source_y - boxes.y)[:, None]).clamp(0, size - 1)
+    source_columns = (columns + (boxes.source_x - boxes.x)[:, None]).clamp(0, size - 1)
     place, source = _pixels(rows, columns), _pixels(source_rows, source_columns)
 
-    box = _outer(_span(rows, boxes["y"], boxes["height"]), _span(columns, boxes["x"], boxes["width"]))
+    patch = _outer(_span(rows, boxes.y, boxes.height), _span(columns, boxes.x, boxes.width))
     alpha = _outer(
-        _blurred_span(rows, boxes["y"], boxes["height"], sigma),
-        _blurred_span(columns, boxes["x"], boxes["width"], sigma),
+        _blurred_span(rows, boxes.y, boxes.height, sigma), _blurred_span(columns, boxes.x, boxes.width, sigma)
     )
-    alpha = alpha * (alpha >= 1 / 512)  # below half a grey level of the full range: exactly untouched
-    foreground = color_jitter_(images[source], *jitter, weight=box)
-    if kind == "smoothblend_literal":
-        foreground = foreground * box
+    alpha = alpha * (alpha >= 1 / 512)  # below half a grey level, the image stays exactly as it is
+    foreground = color_jitter_(images[source], *jitter, weight=patch)
+    if black_outside:
+        foreground = foreground * patch
     covered = images[place]
     blended = _force_change(covered, torch.lerp(covered, foreground, alpha), alpha)
-    everywhere = images.new_zeros(len(images), 1, size, size)
-    everywhere[_pixels(rows, columns, channels=1)] = alpha
-    return images.index_put(place, blended), everywhere
+    whole_alpha = images.new_zeros(len(images), 1, size, size)
+    whole_alpha[_pixels(rows, columns, channels=1)] = alpha
+    return images.index_put(place, blended), whole_alpha
 
 
 def _pixels(rows: Tensor, columns: Tensor, channels: int = 3) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What to index images with for the window of `rows` and `columns`, each (B, W): (B, channels, W, W)."""
+    """Index of the window of `rows` and `columns`, each (B, W): it selects (B, channels, W, W) from images."""
     image, channel = (torch.arange(n, device=rows.device) for n in (len(rows), channels))
     return image[:, None, None, None], channel[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
 
 
 def _outer(rows: Tensor, columns: Tensor) -> Tensor:
-    """(B, W) times (B, W) to (B, 1, W, W)."""
+    """Outer product per image: (B, W) and (B, W) to (B, 1, W, W)."""
     return rows[:, None, :, None] * columns[:, None, None, :]
 
 
 def _span(pixel: Tensor, start: Tensor, length: Tensor) -> Tensor:
-    """1.0 on the pixels start … start + length - 1, else 0.0: (B, W), as the pixel numbers."""
+    """1.0 on the pixels start … start + length - 1, 0.0 elsewhere; `pixel` and the result are (B, W)."""
     return ((pixel >= start[:, None]) & (pixel < (start + length)[:, None])).float()
 
 
 def _blurred_span(pixel: Tensor, start: Tensor, length: Tensor, sigma: Tensor) -> Tensor:
-    """A span blurred by a Gaussian, in closed form: the blur of a rectangle is the product of two of these."""
+    """A span blurred by a Gaussian, in closed form; the outer product of two is a blurred rectangle."""
     scale = math.sqrt(0.5) / sigma.clamp(min=1e-3)[:, None]
     after_start = torch.erf((pixel + 0.5 - start[:, None]) * scale)
     after_end = torch.erf((pixel + 0.5 - (start + length)[:, None]) * scale)
@@ -190,11 +234,11 @@ def _blurred_span(pixel: Tensor, start: Tensor, length: Tensor, sigma: Tensor) -
 
 
 def _force_change(images: Tensor, changed: Tensor, alpha: Tensor) -> Tensor:
-    """Shift the brightness under alpha where the patch happens to look like what it covers.
+    """Shift the brightness under alpha if the patch looks like what it covers.
 
-    A negative equal to its positive would teach noise. Our choice: changes of less than two grey
-    levels count as none, and are replaced by a brightness shift of a tenth, towards mid-grey so that
-    it is not clipped away. No draw is repeated, so nothing has to wait for the device.
+    A negative that equals its positive would teach noise. Our choice: a change of less than two grey levels
+    is replaced by a brightness shift of a tenth of the range, towards mid-grey so that it is not clipped.
+    Redrawing the patch instead would make the CPU wait for the device.
     """
     unchanged = (changed - images).abs().amax((1, 2, 3), keepdim=True) < 2 / 255
     covered = (images * alpha).mean((1, 2, 3), keepdim=True) / alpha.mean((1, 2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""A labelled sheet of what the model sees."""
+"""A labelled sheet of the views that the model is trained on."""
 
 from pathlib import Path
 
@@ -21,27 +21,27 @@ _NAMES = {
     "positive": "positive: weak(anchor)",
     "negative": "negative: perturbed",
     "alpha": "alpha",
-    "difference": "change, 3 times",
+    "difference": "3 × change",
 }
 
 
 def write_preview(config: Config, path: Path, images: int = 6) -> Path:
-    """Write the views of a run's first images, a row each.
+    """Write the views of a run's first images, one row per image.
 
     Args:
-        config: the run; its views are exactly those of its first step.
-        path: a PNG file.
-        images: how many rows, if the data and a batch have as many.
+        config: the run; the sheet shows exactly the views of its first step.
+        path: the PNG file to write.
+        images: maximum number of rows; the data or a batch may have fewer images.
 
     Raises:
-        SpdError: the data or the file is not usable.
+        SpdError: the data cannot be read, or the file cannot be written.
     """
     table = open_images(config.data.train, labelled=isinstance(config, Supervised))
     batch_size = min(config.optim.batch_size, len(table))
     keys = next(Schedule(len(table), batch_size, config.seed).batches(0, 1))[:images]
     batch = Crops(table, config).__getitems__(keys)
     if len(batch.bad) >= len(keys):
-        raise SpdError(f"no image could be read; the last: {list(batch.bad.values())[-1]}")
+        raise SpdError(f"no image of the first step could be read; the last error: {list(batch.bad.values())[-1]}")
     zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     views = ViewMaker(config, zero, one, torch.device("cpu")).unnormalized(batch)
     if "negative" in views:

@@ -1,7 +1,7 @@
-"""Random numbers that depend on (seed, epoch, sample, stream) and on nothing else.
+"""Random numbers that depend only on (seed, epoch, sample, stream).
 
-No generator is carried along, so the number of workers and processes, the order of work and an
-interruption cannot change what a sample looks like.
+There is no generator state. The number of workers and processes, the order of work and an interruption
+therefore cannot change how a sample is augmented.
 """
 
 import zlib
@@ -19,19 +19,21 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def uniforms(seed: int, epoch: int, indices: np.ndarray, stream: str, count: int) -> np.ndarray:
-    """Draw `count` numbers for each sample.
+    """Draw `count` uniform numbers per sample.
+
+    The first numbers of a sample do not depend on `count`.
 
     Args:
         seed: the run's seed.
-        epoch: 0, 1, …; a new epoch gives new numbers.
+        epoch: 0, 1, …; each epoch has new numbers.
         indices: sample numbers in the dataset, shape (B,), non-negative integers.
-        stream: what the numbers are for ("crop 0", "smoothblend", …); different streams are independent.
-        count: how many numbers a sample needs.
+        stream: purpose of the numbers ("crop 0", "perturbation 0", …); different streams are independent.
+        count: numbers per sample.
 
     Returns:
         float64, shape (B, count), uniform in [0, 1).
     """
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is what SplitMix64 is made of
+    with np.errstate(over="ignore"):  # SplitMix64 is defined modulo 2^64
         key = np.zeros(1, np.uint64)
         for part in (seed, epoch, zlib.crc32(stream.encode())):
             key = _mix(key + _GOLDEN + np.uint64(part % 2**64))
@@ -42,7 +44,7 @@ def uniforms(seed: int, epoch: int, indices: np.ndarray, stream: str, count: int
 
 
 def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
-    """The order in which an epoch visits its `n` samples: int64, shape (n,)."""
+    """Order in which an epoch visits its `n` samples: int64, shape (n,)."""
     return np.random.default_rng([seed, epoch]).permutation(n)
 
 

@@ -1,6 +1,8 @@
-"""The views of a batch: which augmentation makes each, and the random numbers it is drawn from."""
+"""The views of a batch: which augmentations make each view, and the random numbers behind them."""
 
 import itertools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,29 +12,68 @@ from ..config import Config, Jitter, Range
 from ..data.loader import Batch
 from ..recipes import Adapt
 from . import augment, perturb
+from .augment import JitterDraws
 from .randomness import between, log_between, uniforms
 
 Parts = dict[str, list[Tensor]]
-"""Views by name: one of each image, or one for each of its anchors."""
+"""Views by name: a list with one tensor (B, …) per anchor."""
+
+
+class StrongDraws(NamedTuple):
+    """Random numbers of a strong view, each (B,) and uniform in [0, 1)."""
+
+    jitter: JitterDraws
+    jittered: np.ndarray
+    """Compared with the probability of jitter; likewise `gray` and `blurred`."""
+    gray: np.ndarray
+    blur_sigma: np.ndarray
+    blurred: np.ndarray
+
+    @classmethod
+    def from_uniforms(cls, u: np.ndarray) -> "StrongDraws":
+        """Name the columns of (B, 9) uniforms."""
+        return cls(JitterDraws(*u.T[:5]), *u.T[5:9])
+
+
+class WeakDraws(NamedTuple):
+    """Random numbers of a weak view, each (B,) and uniform in [0, 1)."""
+
+    area: np.ndarray
+    aspect: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    flipped: np.ndarray
+    """Compared with the probability of a flip; likewise `blurred` and `jittered`."""
+    blur_sigma: np.ndarray
+    blurred: np.ndarray
+    jitter: JitterDraws
+    jittered: np.ndarray
+
+    @classmethod
+    def from_uniforms(cls, u: np.ndarray) -> "WeakDraws":
+        """Name the columns of (B, 13) uniforms."""
+        return cls(*u.T[:7], JitterDraws(*u.T[7:12]), u[:, 12])
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:
-    """The layout of images and weights: channels last on a GPU. On a CPU neither is always the faster: channels last
-    takes a tenth more time for a ResNet-18 in float32, a sixth less in bfloat16, a third less for a MobileNetV2.
+    """Layout of images and weights: channels last on a GPU, contiguous on a CPU.
+
+    Neither layout is always faster on a CPU. Channels last took a tenth more time for a ResNet-18 in
+    float32, a sixth less for it in bfloat16, and a third less for a MobileNetV2.
     """
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 class ViewMaker:
-    """Turns decoded crops into the views that a method is trained on, on the training device."""
+    """Turns decoded crops into the views that a method trains on, on the training device."""
 
     def __init__(self, config: Config, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device):
-        """Remember how the views are made.
+        """Set up view making for a run.
 
         Args:
             config: the run's configuration.
-            mean: of the normalisation that the backbone expects, a value a channel, for images in [0, 1].
-            std: likewise.
+            mean: per-channel mean of the normalisation that the backbone expects, for images in [0, 1].
+            std: per-channel standard deviation of the same normalisation.
             device: where views are made and returned.
         """
         self.config, self.device = config, device
@@ -44,36 +85,41 @@ class ViewMaker:
         """Make all views of a batch.
 
         Args:
-            batch: decoded crops, one or two an image.
+            batch: decoded crops, one or two per image.
 
         Returns:
-            Normalised float32 tensors (B, 3, S, S): `anchor` and, where there are two crops, `second`, the
-            strong views. If the SPD weight is not 0 also `positive` = weak(anchor) and `negative` =
-            perturbed(weak'(anchor)), of 2B images where SPD is symmetric, and where the anchor is the
-            plain crop `spd_anchor`. `adapt` gets `alpha` (B, 1, S, S), where the negatives were changed, and
-            no `positive`: for it that is the rest of the negative. `labels` int64 (B,), where there are any.
+            Normalised float32 tensors (B, 3, S, S):
+
+            - `anchor`, a strong view, and `second`, another one if the batch has two crops per image;
+            - with an SPD weight above 0, `positive` = weak(anchor) and `negative` = perturbed(weak'(anchor)),
+              both (2B, 3, S, S) if SPD is symmetric;
+            - `spd_anchor`, if the SPD anchor is the plain crop;
+            - for `adapt`, no `positive`, and `alpha` (B, 1, S, S), which says where each negative was changed;
+            - `labels`, int64 (B,), if the data has labels.
         """
-        parts = self._made(batch)
+        parts = self._make(batch)
         alpha, _ = parts.pop("alpha", None), parts.pop("unperturbed", None)
         for view in itertools.chain(*parts.values()):
             view.mul_(self.scale).add_(self.shift)
         if alpha and isinstance(self.config, Adapt):
-            parts["alpha"] = alpha  # a dense loss asks where
-        views = {name: view.contiguous(memory_format=self.layout) for name, view in _joined(parts).items()}
+            parts["alpha"] = alpha
+        views = {name: view.contiguous(memory_format=self.layout) for name, view in _join(parts).items()}
         return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device)}
 
     def unnormalized(self, batch: Batch) -> dict[str, Tensor]:
-        """The same views as float32 images in [0, 1]; with them the negatives' `alpha` map (B, 1, S, S), 0
-        where nothing was changed, and `unperturbed`, what they were before.
-        """
-        return _joined(self._made(batch))
+        """Make the same views as float32 images in [0, 1].
 
-    def _made(self, batch: Batch) -> Parts:
+        With SPD the result also has `alpha` (B, 1, S, S), which is 0 where a negative was not changed, and
+        `unperturbed`, the negatives before their perturbation.
+        """
+        return _join(self._make(batch))
+
+    def _make(self, batch: Batch) -> Parts:
         def draw(stream: str, count: int) -> np.ndarray:
             return uniforms(self.config.seed, batch.epoch, batch.indices, stream, count)
 
-        crops = batch.crops.to(self.device, non_blocking=True).unbind(1)  # only the whole lies pinned in one piece
-        strong = [self.strong(crop, draw(f"strong {i}", 9)) for i, crop in enumerate(crops)]
+        crops = batch.crops.to(self.device, non_blocking=True).unbind(1)  # a slice of pinned memory would copy slowly
+        strong = [self.strong(crop, StrongDraws.from_uniforms(draw(f"strong {i}", 9))) for i, crop in enumerate(crops)]
         views = {name: [view] for name, view in zip(("anchor", "second"), strong, strict=False)}
         spd = self.config.spd
         if spd.weight == 0:
@@ -81,51 +127,56 @@ class ViewMaker:
         anchors = strong if spd.symmetric else strong[:1]
         if spd.anchor == "crop":
             views["spd_anchor"] = anchors = [crops[0].float().div_(255)]
-        unperturbed = [self.weak(anchor, draw(f"weak negative {i}", 13)) for i, anchor in enumerate(anchors)]
+        views["unperturbed"] = self._weak_views(anchors, "weak negative", draw)
         perturbed = [
             perturb.perturb(images, draw(f"perturbation {i}", perturb.UNIFORMS), spd)
-            for i, images in enumerate(unperturbed)
+            for i, images in enumerate(views["unperturbed"])
         ]
-        negative, alpha = (list(parts) for parts in zip(*perturbed, strict=True))
-        views |= {"negative": negative, "alpha": alpha, "unperturbed": unperturbed}
-        if not isinstance(self.config, Adapt):
-            views["positive"] = [self.weak(anchor, draw(f"weak positive {i}", 13)) for i, anchor in enumerate(anchors)]
+        views["negative"], views["alpha"] = (list(parts) for parts in zip(*perturbed, strict=True))
+        if not isinstance(self.config, Adapt):  # adapt compares the negative with itself, outside alpha
+            views["positive"] = self._weak_views(anchors, "weak positive", draw)
         return views
 
-    def strong(self, crops: Tensor, u: np.ndarray) -> Tensor:
-        """Jitter, greyscale and blur crops, in this order: uint8 (B, 3, S, S) and u (B, 9) to float (B, 3, S, S)."""
+    def _weak_views(self, anchors: list[Tensor], stream: str, draw: Callable[[str, int], np.ndarray]) -> list[Tensor]:
+        return [
+            self.weak(anchor, WeakDraws.from_uniforms(draw(f"{stream} {i}", 13))) for i, anchor in enumerate(anchors)
+        ]
+
+    def strong(self, crops: Tensor, draws: StrongDraws) -> Tensor:
+        """Jitter, greyscale and blur crops, in this order: uint8 (B, 3, S, S) to float32 (B, 3, S, S)."""
         config = self.config.augment
-        images = _jitter(crops.float().div_(255), u[:, :6], config.jitter, config.jitter_probability)
-        augment.grayscale_(images, torch.from_numpy(u[:, 6] < config.gray_probability))
-        return _blur_(images, u[:, 7:9], config.blur_sigma, config.blur_probability)
+        images = crops.float().div_(255)
+        _jitter_(images, draws.jitter, draws.jittered < config.jitter_probability, config.jitter)
+        augment.grayscale_(images, torch.from_numpy(draws.gray < config.gray_probability))
+        return _blur_(images, draws.blur_sigma, draws.blurred < config.blur_probability, config.blur_sigma)
 
-    def weak(self, images: Tensor, u: np.ndarray) -> Tensor:
-        """Crop, flip, blur and jitter a little: (B, 3, S, S) and u (B, 13) to (B, 3, S, S).
+    def weak(self, images: Tensor, draws: WeakDraws) -> Tensor:
+        """Crop, flip, blur and jitter slightly, in this order: float32 (B, 3, S, S) to a new (B, 3, S, S).
 
-        Paper §3.2: weaker than any strong view, so that the negative cannot be told from the anchor by
-        a global change.
+        Paper §3.2: weaker than any strong view, so that no global change separates the negative from the anchor.
         """
         config, size = self.config.spd, images.shape[-1]
-        area, aspect = between(u[:, 0], *config.weak_crop_area), log_between(u[:, 1], *config.weak_crop_aspect)
-        height, width = (np.minimum(1, np.sqrt(area * a)) * size for a in (1 / aspect, aspect))
-        boxes = np.stack([u[:, 2] * (size - height), u[:, 3] * (size - width), height, width], 1)
-        boxes, flipped = torch.from_numpy(boxes).float(), torch.from_numpy(u[:, 4] < config.weak_flip_probability)
-        images = augment.crop(images, boxes.to(self.device), flipped.to(self.device))
-        images = _blur_(images, u[:, 5:7], config.weak_blur_sigma, config.weak_blur_probability)
-        return _jitter(images, u[:, 7:], config.weak_jitter, config.weak_jitter_probability)
+        area = between(draws.area, *config.weak_crop_area)
+        aspect = log_between(draws.aspect, *config.weak_crop_aspect)
+        height, width = (np.minimum(1, np.sqrt(area * ratio)) * size for ratio in (1 / aspect, aspect))
+        boxes = np.stack([draws.top * (size - height), draws.left * (size - width), height, width], 1)
+        flipped = torch.from_numpy(draws.flipped < config.weak_flip_probability)
+        images = augment.crop(images, torch.from_numpy(boxes).float().to(self.device), flipped.to(self.device))
+        _blur_(images, draws.blur_sigma, draws.blurred < config.weak_blur_probability, config.weak_blur_sigma)
+        return _jitter_(images, draws.jitter, draws.jittered < config.weak_jitter_probability, config.weak_jitter)
 
 
-def _joined(parts: Parts) -> dict[str, Tensor]:
+def _join(parts: Parts) -> dict[str, Tensor]:
     return {name: some[0] if len(some) == 1 else torch.cat(some) for name, some in parts.items()}
 
 
-def _jitter(images: Tensor, u: np.ndarray, strengths: Jitter, probability: float) -> Tensor:
-    factors, order = augment.sample_jitter(u[:, :5], strengths)
-    factors[torch.from_numpy(u[:, 5] >= probability)] = torch.tensor([1.0, 1.0, 1.0, 0.0])
+def _jitter_(images: Tensor, draws: JitterDraws, applied: np.ndarray, strengths: Jitter) -> Tensor:
+    factors, order = augment.sample_jitter(draws, strengths)
+    factors[torch.from_numpy(~applied)] = torch.tensor([1.0, 1.0, 1.0, 0.0])
     return augment.color_jitter_(images, factors, order)
 
 
-def _blur_(images: Tensor, u: np.ndarray, sigma: Range, probability: float) -> Tensor:
+def _blur_(images: Tensor, u: np.ndarray, applied: np.ndarray, sigma: Range) -> Tensor:
     scale = images.shape[-1] / 224  # sigma is given in pixels at 224 px
-    pixels = np.where(u[:, 1] < probability, between(u[:, 0], *sigma) * scale, 0)
+    pixels = np.where(applied, between(u, *sigma) * scale, 0)
     return augment.blur_(images, torch.from_numpy(pixels).float(), sigma[1] * scale)

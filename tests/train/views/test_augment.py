@@ -15,7 +15,11 @@ def images(batch: int = 6, size: int = 33, seed: int = 0) -> torch.Tensor:
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-SIZES = (33, 100)  # a CPU takes the larger ones one by one
+def jitter_draws(batch: int, seed: int) -> augment.JitterDraws:
+    return augment.JitterDraws(*np.random.default_rng(seed).random((batch, 5)).T)
+
+
+SIZES = (33, 100)
 REFERENCE = (
     reference.adjust_brightness,
     reference.adjust_contrast,
@@ -26,8 +30,7 @@ REFERENCE = (
 
 @pytest.mark.parametrize("size", SIZES)
 def test_color_jitter_equals_torchvision_sample_by_sample(size: int):
-    uniforms = np.random.default_rng(0).random((40, 5))
-    factors, order = augment.sample_jitter(uniforms, (0.8, 0.8, 0.8, 0.2))
+    factors, order = augment.sample_jitter(jitter_draws(40, 0), (0.8, 0.8, 0.8, 0.2))
     factors[::7] = torch.tensor([1.0, 1.0, 1.0, 0.0])
     batch = images(40, size)
     ours = augment.color_jitter_(batch.clone(), factors, order)
@@ -111,8 +114,7 @@ def test_crop_equals_interpolate_on_the_cut_image(data: st.DataObject, size: int
 @pytest.mark.parametrize("size", [32, 1024])
 def test_channels_last_images_give_the_same(size: int):
     batch = images(2, size)
-    uniforms = np.random.default_rng(3).random((2, 5))
-    factors, order = augment.sample_jitter(uniforms, (0.4, 0.4, 0.4, 0.1))
+    factors, order = augment.sample_jitter(jitter_draws(2, 3), (0.4, 0.4, 0.4, 0.1))
     boxes, flipped = torch.tensor([[0.0, 3.0, size - 4, size - 3]]).expand(2, 4), torch.tensor([True, False])
     for operation in (
         lambda x: augment.color_jitter_(x.clone(), factors, order),
@@ -126,8 +128,7 @@ def test_channels_last_images_give_the_same(size: int):
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 0.5])
 def test_jitter_factors_are_uniform_in_their_range(strength: float):
-    uniforms = np.random.default_rng(1).random((4000, 5))
-    factors, _ = augment.sample_jitter(uniforms, (strength, strength, strength, strength / 5))
+    factors, _ = augment.sample_jitter(jitter_draws(4000, 1), (strength, strength, strength, strength / 5))
     for column, (centre, limit) in enumerate([(1, strength)] * 3 + [(0, strength / 5)]):
         values = factors[:, column]
         assert values.min() >= centre - limit - 1e-6

@@ -1,9 +1,7 @@
-"""Reading images: what is found, how it is cropped, which step sees it, and what happens to bad files."""
+"""Decoding and cropping against Pillow and torchvision."""
 
-import dataclasses
 import io
 import struct
-from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -17,46 +15,11 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
-from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
 from train.data.decode import decode, random_resized_crop
-from train.data.loader import Crops, Schedule, make_loader
+from train.data.loader import Crops
 from train.data.sources import open_images
 from train.views.randomness import uniforms
-
-
-def test_a_folder_is_searched_through_in_a_fixed_order(tmp_path: Path):
-    write_photos(tmp_path / "b", 3)
-    write_photos(tmp_path / "a" / "deep", 2)
-    (tmp_path / "notes.txt").write_text("no image")
-    (tmp_path / ".hidden.jpg").write_bytes(b"x")
-    paths = [Path(item["path"]).relative_to(tmp_path).as_posix() for item in open_images(str(tmp_path))["image"]]
-    assert paths == ["a/deep/000.png", "a/deep/001.jpg", "b/000.png", "b/001.jpg", "b/002.jpg"]
-
-
-@pytest.mark.parametrize("with_feature", [True, False])
-def test_parquet_shards_hold_the_same_bytes(tmp_path: Path, with_feature: bool):
-    files = sorted(write_photos(tmp_path / "photos", 6).iterdir())
-    rows = {"image": [{"bytes": f.read_bytes(), "path": f.name} for f in files], "label": list(range(6))}
-    table = datasets.Dataset.from_dict(rows)
-    if with_feature:
-        table = table.cast_column("image", datasets.Image())
-    (tmp_path / "shards").mkdir()
-    table.to_parquet(tmp_path / "shards" / "train-00000-of-00001.parquet")
-    table.select([0]).to_parquet(tmp_path / "shards" / "val-00000-of-00001.parquet")
-    read = open_images(str(tmp_path / "shards"))
-    assert [item["bytes"] for item in read[list(range(6))]["image"]] == [f.read_bytes() for f in files]
-
-
-@pytest.mark.parametrize("make", ["missing", "empty", "text only"])
-def test_nothing_to_read_is_said(tmp_path: Path, make: str):
-    folder = tmp_path / "photos"
-    if make != "missing":
-        folder.mkdir()
-    if make == "text only":
-        (folder / "readme.md").write_text("hello")
-    with pytest.raises(SpdError, match="photos: no "):
-        open_images(str(folder))
 
 
 def crop_draws(index: int, view: int) -> np.ndarray:
@@ -141,61 +104,12 @@ def test_crop_boxes_lie_inside_any_image(width: int, height: int, seed: int):
     assert 0 <= top < bottom <= height
 
 
-def test_bad_files_are_replaced_by_a_neighbour_and_named(tmp_path: Path):
-    photos = write_photos(tmp_path / "photos", 8)
-    (photos / "002.jpg").write_bytes((photos / "002.jpg").read_bytes()[:200])  # truncated
-    (photos / "003.jpg").write_text("not an image")
-    config = small_config(
-        photos, tmp_path, data=dataclasses.replace(small_config(photos, tmp_path).data, max_bad_fraction=0.3)
-    )
-    dataset = Crops(open_images(str(photos)), config)
-    batch = dataset.__getitems__([(0, 1), (0, 2), (0, 5)])
-    assert set(batch.bad) == {2, 3}
-    assert "002.jpg" in batch.bad[2]
-    assert "003.jpg" in batch.bad[3]
-    again = dataset.__getitems__([(0, 5), (0, 2)])
-    assert torch.equal(again.crops[1], batch.crops[1])  # whatever the rest of the batch
-
-
 def test_grey_palette_and_alpha_images_become_rgb(tmp_path: Path):
     for i, mode in enumerate(("L", "P", "RGBA", "CMYK", "1", "LA")):
         suffix = "jpg" if mode == "CMYK" else "png"
         Image.new("RGB", (40, 40), (200, 30, 30)).convert(mode).save(tmp_path / f"{i}.{suffix}")
     dataset = Crops(open_images(str(tmp_path)), small_config(tmp_path, tmp_path))
     assert dataset.__getitems__([(0, i) for i in range(6)]).bad == {}
-
-
-@given(images=st.integers(1, 60), batch=st.integers(1, 20), processes=st.sampled_from([1, 2, 4]))
-def test_every_epoch_sees_every_image_at_most_once_and_processes_share_each_batch(
-    images: int, batch: int, processes: int
-):
-    if batch > images or batch % processes:
-        with pytest.raises(SpdError):
-            Schedule(images, batch, 0, 0, processes)
-        return
-    whole = Schedule(images, batch, 0)
-    steps = 2 * whole.steps_per_epoch
-    batches = list(whole.batches(0, steps))
-    parts = [list(Schedule(images, batch, 0, rank, processes).batches(0, steps)) for rank in range(processes)]
-    assert [[key for share in shares for key in share] for shares in zip(*parts, strict=True)] == batches
-    for epoch in range(2):
-        seen = Counter(index for keys in batches for e, index in keys if e == epoch)
-        assert sum(seen.values()) == images // batch * batch
-        assert max(seen.values()) == 1
-    assert list(whole.batches(1, steps)) == batches[1:]  # resuming is starting later
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(tmp_path: Path, workers: int):
-    config = small_config(write_photos(tmp_path), tmp_path)
-    table = open_images(str(tmp_path))
-
-    def crops(workers: int) -> list[torch.Tensor]:
-        schedule = Schedule(len(table), 8, 0)
-        return [batch.crops for batch in make_loader(Crops(table, config), schedule, 0, 4, workers)]
-
-    for here, there in zip(crops(0), crops(workers), strict=True):
-        assert torch.equal(here, there)
 
 
 def test_image_without_bytes_in_memory_is_read_from_its_bytes(tmp_path: Path):
