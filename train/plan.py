@@ -1,4 +1,4 @@
-"""`--plan`: what a run would take, from a few of its steps on the machines that it is launched on."""
+"""`--plan`: estimate what a run takes from a few of its steps on the machines that it is launched on."""
 
 import dataclasses
 import resource
@@ -21,14 +21,14 @@ _WARM_UP, _MEASURED = 2, 5
 
 
 def plan(config: Config) -> str:
-    """Take a few steps as the run would, on real data, and reckon.
+    """Take a few steps of the run on its real data, and extrapolate.
 
     Args:
-        config: the resolved recipe; its folder is not touched.
+        config: the resolved recipe; its `--out` folder is not touched.
 
     Returns:
-        Lines for people. "measured" is from these steps alone: a cold disk or a remote source may be slower at
-        first, and validation, probes and checkpoints are not in it.
+        A table to print. Its figures come from these steps only: they exclude validation, probes and
+        checkpoints, and a cold disk or a remote source may be slower at first.
 
     Raises:
         SpdError: as `train.setup.begin`.
@@ -57,25 +57,25 @@ def plan(config: Config) -> str:
         "launch": f"{run.accelerator.num_processes} process(es), {run.accelerator.device.type}, "
         f"precision {config.precision}, {config.data.workers} data workers each",
         "parameters": f"{parameters / 1e6:.2f} M in the backbone, {trained / 1e6:.2f} M trained",
-        "images": f"{len(run.images):,}, {run.schedule.steps_per_epoch:,} steps an epoch",
+        "images": f"{len(run.images):,}, {run.schedule.steps_per_epoch:,} steps per epoch",
         "steps": f"{run.steps:,} of {config.optim.batch_size} images, "
-        f"{run.schedule.share // config.optim.accumulate} at once in a process",
-        "passes": f"{passes:.3g} through an encoder for each image",
-        "memory": f"{peak} at most; a checkpoint has {saved / 2**20:.0f} MiB",
-        "measured": f"{images:,.1f} images/s, {seconds:.3g} s a step, {100 * waited:.0f} % of it waiting for data",
-        "estimate": f"{run.steps * seconds / 3600:,.2f} h in all",
+        f"{run.schedule.share // config.optim.accumulate} per process and pass",
+        "passes": f"{passes:.3g} encoder passes per image",
+        "memory": f"peak {peak}; a checkpoint takes {saved / 2**20:.0f} MiB",
+        "measured": f"{images:,.1f} images/s, {seconds:.3g} s per step, {100 * waited:.0f} % of it waiting for data",
+        "estimate": f"{run.steps * seconds / 3600:,.2f} h in total",
     }
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
 
 
 def _measure(run: Run) -> tuple[float, float, float]:
-    """Seconds a step, the share of them spent waiting for data, and encoder passes for each image."""
+    """Measure seconds per step, the share of them spent waiting for data, and encoder passes per image."""
     accelerator, counted = run.accelerator, [0]
 
     def count(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         counted[0] += len(inputs[0])
 
-    # Every copy of the backbone: the one that learns, MoCo's slow one, the starting one of adapt.
+    # Count passes through every copy of the backbone: MoCo has a key encoder, adapt the starting weights.
     stem = next(name for name, module in run.method.backbone.named_modules() if name and not [*module.children()])
     copies = [
         m for m in run.method.children() if stem in dict(m.named_modules()) and type(m) is type(run.method.backbone)

@@ -1,7 +1,10 @@
-"""Reading shards against reading files: images/s of one core, and what an epoch reads. `python -m tests.bench.shards`
+"""Reading shards against reading files: images/s per core, and how much an epoch reads.
 
-Photographs of ImageNet's usual size (500 × 375 px) are rendered, decoded and cropped to two views of 224 px, from a
-folder and from parquet with row groups of 100, and the bytes that four workers of two processes read are counted.
+    python -m tests.bench.shards
+
+Synthetic photographs of ImageNet's usual size (500 × 375 px) are decoded and cropped to two views of 224 px, from a
+folder and from parquet with row groups of 100. Then the row groups that four workers in each of two processes read
+are counted.
 """
 
 import io
@@ -44,7 +47,7 @@ def write(folder: Path) -> tuple[Path, Path]:
 
 
 def images_per_second(source: Path) -> float:
-    """Of this process, which does all the work itself, over an epoch after the first batches."""
+    """Throughput of this process without workers, over an epoch after the first two batches."""
     config = small_config(source, source, data=DataConfig(train=str(source), image_size=224))
     table = open_images(str(source))
     schedule = (
@@ -61,7 +64,7 @@ def images_per_second(source: Path) -> float:
 
 
 def groups_read(source: Path, processes: int = 2, workers: int = 4) -> float:
-    """How often an epoch reads a row group, over all workers of all processes."""
+    """How often an epoch reads each row group, over all workers of all processes."""
     table, read = open_images(str(source)), set()
     for rank in range(processes):
         schedule = Schedule(table.counts, BATCH, 0, rank, processes, strands=table.strands(BATCH))
@@ -78,9 +81,9 @@ def main() -> None:
         size = sum(path.stat().st_size for path in files.iterdir()) / IMAGES
         rates = [images_per_second(source) for source in (files, shards, files, shards)]
         a, b = max(rates[::2]), max(rates[1::2])
-        print(f"images of {size / 1000:.0f} kB; a core: {a:.0f} images/s from files, {b:.0f} from shards")
+        print(f"images of {size / 1000:.0f} kB, one core: {a:.0f} images/s from files, {b:.0f} from shards")
         print(f"ratio {b / a:.2f}")
-        print(f"8 workers read each of the {IMAGES // 100} row groups {groups_read(shards):.1f} times an epoch")
+        print(f"8 workers read each of the {IMAGES // 100} row groups {groups_read(shards):.1f} times per epoch")
 
 
 if __name__ == "__main__":

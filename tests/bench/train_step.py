@@ -1,13 +1,12 @@
-"""What data, decoding and augmentation add to a training step, and what SPD does.
+"""How much time data, decoding, augmentation and SPD add to a training step.
 
     python -m tests.bench.train_step --data photos/ --arch resnet18 --size 64
 
-Times blocks of steps in turn, in one process, of SimSiam without and with SPD: (a) the forward and
-backward passes and the optimiser on tensors that are ready, (b) the same with images decoded by workers
-and all views made. Prints b / a of each, and the SPD step over the bare one beside the ratio of the images
-that pass through the encoder, medians over the rounds. The workers run throughout; their queues are full
-before and after a block (b), so no block does another's decoding. With --precision bf16 also the whole SPD step
-in bfloat16 over that in float32, in turn with it.
+Times blocks of SimSiam steps without and with SPD, by turns in one process: (a) forward and backward passes and the
+optimiser on tensors in memory, (b) the same with images that workers decode and with all views made. Prints the
+medians of b / a and of SPD step / base step, beside the ratio of images that pass through the encoder. The workers
+run throughout, and their queues are full before and after each block (b), so no block pays for another's decoding.
+With --precision bf16 it also compares the whole SPD step in bfloat16 with that in float32.
 """
 
 import argparse
@@ -62,11 +61,11 @@ class Training:
         self.whole()
 
     def bare(self) -> float:
-        """Seconds of a block of steps on tensors that are ready."""
+        """Seconds for a block of steps on tensors in memory."""
         return self.seconds([self.ready] * self.steps)
 
     def whole(self) -> float:
-        """Seconds of a block of steps with data."""
+        """Seconds for a block of steps with data."""
         return self.seconds(self.make_views(batch) for batch in itertools.islice(self.loader, self.steps))
 
     def seconds(self, batches: Iterable[dict[str, Tensor]]) -> float:
@@ -92,7 +91,7 @@ def main() -> None:
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--size", type=int, default=64, help="pixels")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=8, help="steps in a block")
+    parser.add_argument("--steps", type=int, default=8, help="steps per block")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
@@ -109,13 +108,13 @@ def main() -> None:
         if mixed:
             gains.append(mixed.whole() / spd_whole)
         per_second = args.steps * args.batch / spd_whole
-        print(f"without SPD {base_bare:.2f} s on ready tensors, {base_whole:.2f} s with data; ", end="")
+        print(f"without SPD {base_bare:.2f} s on tensors in memory, {base_whole:.2f} s with data; ", end="")
         print(f"with SPD {spd_bare:.2f} s, {spd_whole:.2f} s ({per_second:.1f} images/s)", flush=True)
     without, with_spd, cost = (statistics.median(column) for column in zip(*rows, strict=True))
     passes = len(spd.ready) / len(base.ready)
     print(f"{args.arch} {args.size} px, {base.device}: ", end="")
-    print(f"with data / on ready tensors {without:.3f}, with SPD {with_spd:.3f}")
-    print(f"SPD step / bare step {cost:.3f}; images through the encoder {passes:.0f} times as many")
+    print(f"with data / on tensors in memory {without:.3f}, with SPD {with_spd:.3f}")
+    print(f"SPD step / base step {cost:.3f}; {passes:.0f} times as many images pass through the encoder")
     if gains:
         print(f"bf16 step / float32 step {statistics.median(gains):.3f}, with SPD and data")
 

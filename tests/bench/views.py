@@ -2,10 +2,9 @@
 
     python -m tests.bench.views --data photos/ --size 64        # needs: pip install lightly
 
-Both decode every image and make its two strong views on one thread, in turn, in one process. Ours also
-makes the SPD views where --spd is not 0; each view counts. Beside the whole, the part that is the CPU's
-where a GPU trains: decoding and cropping; colours, blur and SPD are then the GPU's. Also prints what the
-loader holds in memory.
+Both pipelines decode every image and make its two strong views on one thread, by turns in one process. With
+--spd above 0, ours also makes the SPD views; every view counts. Decoding and cropping are timed separately as
+well, because they stay on the CPU when a GPU trains.
 """
 
 import argparse
@@ -41,7 +40,7 @@ def main() -> None:
         raise SystemExit("lightly is not installed: pip install lightly") from None
 
     torch.set_num_threads(1)
-    keep_freed_memory()  # as training does, for both
+    keep_freed_memory()  # as in training
     config = SimSiam(
         data=DataConfig(train=args.data, image_size=args.size), spd=SpdConfig(weight=args.spd), out=Path("unused")
     )
@@ -68,16 +67,16 @@ def main() -> None:
     whole, loading = [], []
     for i in range(args.rounds):
         first = i * args.batch
-        images[list(range(first, first + args.batch))]  # the first to come would pay for reading a shard's group
+        images[list(range(first, first + args.batch))]  # reads a shard's group before anything is timed
         a, b, c = rate(ours, first), rate(load, first), rate(lightly, first)
         whole.append(a / c)
         loading.append(b / c)
         print(f"ours {a:.0f} views/s, decoding and cropping {b:.0f} crops/s, lightly {c:.0f} views/s", flush=True)
-    print(f"{args.size} px, one thread's CPU seconds, medians: ours / lightly {statistics.median(whole):.2f}; ", end="")
+    print(f"{args.size} px, CPU time of one thread, medians: ours / lightly {statistics.median(whole):.2f}; ", end="")
     print(f"decoding and cropping / lightly {statistics.median(loading):.2f}")
     batch = crops.__getitems__([(0, i) for i in range(args.batch)]).crops.nbytes / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    print(f"a worker holds up to 4 batches of {batch:.1f} MiB; peak of this process with both pipelines {peak:.0f} MiB")
+    print(f"a worker holds up to 4 batches of {batch:.1f} MiB; peak memory of this process {peak:.0f} MiB")
 
 
 def _decode(item: dict) -> Image.Image:

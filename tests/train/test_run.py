@@ -297,7 +297,7 @@ def test_too_many_bad_images_stop_the_run_and_few_do_not(
     [
         (("--model.arch", "resnet81"), "resnet81"),
         (("--model.init", "local-dir:/nowhere"), "/nowhere"),
-        (("--optim.batch-size", "25"), "25 is more than the 24 images"),
+        (("--optim.batch-size", "25"), "25 is larger than the dataset, which has 24 images"),
         (("--data.image-size", "8"), "--data.image-size 8"),
     ],
 )

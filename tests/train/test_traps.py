@@ -154,5 +154,5 @@ def test_images_that_any_process_cannot_read_are_named_and_counted(tmp_path: Pat
     options = ("moco", "--data.train", str(photos), "--data.max-bad-fraction", "0.2", *COMMON, *METHODS["moco"])
     done = run_train(*options, "--out", str(tmp_path / "run"), **TWO)
     assert done.returncode == 0, done.stderr
-    assert all(done.stderr.count(f"{name} (number") == 1 for name in names)
+    assert all(done.stderr.count(f"{name} (index") == 1 for name in names)
     assert json.loads((tmp_path / "run/export/training.json").read_text())["data"]["unreadable"] == 4

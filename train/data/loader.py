@@ -1,4 +1,4 @@
-"""Crops out of a table of encoded images: which step sees which, and each decoded once a visit."""
+"""Batches of crops: which step sees which image, and the workers that decode it."""
 
 import itertools
 import os
@@ -16,28 +16,28 @@ from spd_weights.errors import SpdError
 from ..config import Config
 from ..recipes import Adapt, Supervised
 from ..views.randomness import permutation, uniforms
-from .decode import Box, decode, random_resized_crop
+from .decode import Box, CropDraws, decode, random_resized_crop
 from .shards import Shards
 from .sources import Table
 
 
 @dataclass
 class Batch:
-    """What a process trains on in a step."""
+    """The crops that a process trains on in one step."""
 
     crops: Tensor
-    """uint8, (B, V, 3, S, S): V random crops of each image, half of them mirrored."""
+    """uint8, (B, V, 3, S, S): V random crops per image, each mirrored with probability 1/2."""
     labels: Tensor | None
-    """int64, (B,), where the table has labels."""
+    """int64, (B,), if the table has labels."""
     indices: np.ndarray
-    """int64, (B,): the images' numbers in the table."""
+    """int64, (B,): index of each image in the table."""
     epoch: int
     bad: dict[int, str]
-    """Images that could not be read, number to file and reason: a neighbour took the place of each. Once
-    there are more than the run allows, crops are left unfilled: the run has to stop."""
+    """Images that could not be read: index to file and reason. The next readable image takes the place of each.
+    With more of them than the run allows, the remaining crops stay unfilled and the run has to stop."""
 
     def split(self, parts: int) -> list["Batch"]:
-        """Cut into parts, in order: equal ones, where the batch divides by their number."""
+        """Split into parts, in order; equally large ones if `parts` divides the batch."""
         if parts == 1:
             return [self]
         labels = [None] * parts if self.labels is None else self.labels.tensor_split(parts)
@@ -46,7 +46,7 @@ class Batch:
 
     @classmethod
     def join(cls, parts: list["Batch"]) -> "Batch":
-        """Put parts of one batch together."""
+        """Concatenate the parts of one batch."""
         labels = None if parts[0].labels is None else torch.cat([part.labels for part in parts])
         bad = {index: reason for part in parts for index, reason in part.bad.items()}
         indices = np.concatenate([part.indices for part in parts])
@@ -54,17 +54,17 @@ class Batch:
         return whole.pin_memory() if parts[0].crops.is_pinned() else whole
 
     def pin_memory(self) -> "Batch":
-        """Let the copy to a GPU overlap with work there (called by the data loader)."""
+        """Pin the memory, so that copying to a GPU overlaps with its work; the data loader calls this."""
         self.crops = self.crops.pin_memory()
         self.labels = None if self.labels is None else self.labels.pin_memory()
         return self
 
 
 class Crops(Dataset[Batch]):
-    """Random crops of a table's images; indexed by (epoch, index) so that it carries no state."""
+    """Random crops of a table's images; keys are (epoch, index), so there is no state."""
 
     def __init__(self, table: Table, config: Config) -> None:
-        """Wrap a table from `open_images`: two crops an image for methods that compare views, else one."""
+        """Wrap a table from `open_images`; methods that compare views get two crops per image, others one."""
         self.table = table
         self.views = 1 if isinstance(config, (Supervised, Adapt)) else 2
         self.size, self.area, self.seed = config.data.image_size, config.augment.crop_area, config.seed
@@ -78,10 +78,10 @@ class Crops(Dataset[Batch]):
         """Decode each image of a batch once and cut its crops.
 
         Args:
-            keys: (epoch, index), all of one epoch.
+            keys: (epoch, index), all with the same epoch.
         """
         epoch, indices = keys[0][0], np.array([index for _, index in keys])
-        draws = np.stack([uniforms(self.seed, epoch, indices, f"crop {view}", 23) for view in range(self.views)], 1)
+        numbers = np.stack([uniforms(self.seed, epoch, indices, f"crop {view}", 23) for view in range(self.views)], 1)
         crops = torch.empty(len(keys), self.views, 3, self.size, self.size, dtype=torch.uint8)
         bad: dict[int, str] = {}
         rows = self.table[indices.tolist()]
@@ -90,27 +90,28 @@ class Crops(Dataset[Batch]):
             where = int(indices[row])
             while len(bad) <= self.allowed_bad:
                 try:
-                    decode(item, partial(self._boxes, draws[row]), crops[row])
+                    decode(item, partial(self._boxes, numbers[row]), crops[row])
                     break
-                except Exception as error:  # whatever a decoder throws, it means this file is bad
-                    bad[where] = f"{item['path'] or 'stored image'} (number {where}): {error}"
-                where = (where + 1) % len(self.table)  # the neighbour, whichever worker it is
+                except Exception as error:  # a bad file can make a decoder raise anything
+                    bad[where] = f"{item['path'] or 'stored image'} (index {where}): {error}"
+                where = (where + 1) % len(self.table)  # the same replacement in every worker
                 item = self.table[where]["image"]
                 if labels is not None:
                     labels[row] = self.table[where]["label"]
-        for crop in itertools.compress(crops.flatten(0, 1), (draws[:, :, 22] < 0.5).flat):
+        mirrored = CropDraws.from_uniforms(numbers).mirrored < 0.5
+        for crop in itertools.compress(crops.flatten(0, 1), mirrored.flat):
             crop.copy_(crop.flip(-1))
         return Batch(crops, None if labels is None else torch.tensor(labels), indices, epoch, bad)
 
-    def _boxes(self, draws: np.ndarray, width: int, height: int) -> list[Box]:
-        return [random_resized_crop(draw[:22], width, height, self.area) for draw in draws]
+    def _boxes(self, numbers: np.ndarray, width: int, height: int) -> list[Box]:
+        return [random_resized_crop(CropDraws.from_uniforms(u), width, height, self.area) for u in numbers]
 
 
 class Schedule:
-    """Which images each step sees, as a function of the seed and the step: resuming is starting later.
+    """Which images each step sees, as a function of the seed and the step; a resumed run just starts later.
 
-    An epoch's order is cut into as many strands as `strands` says; a batch takes the next images of each.
-    So a process, which has its place in the batch, reads its own part of the shards and no other.
+    An epoch's order is cut into strands of equal length, and each batch takes the next images of every strand.
+    A process always has the same places in the batch, and so reads only its own part of the shards.
     """
 
     def __init__(
@@ -126,32 +127,35 @@ class Schedule:
         """Lay out the epochs.
 
         Args:
-            images: how many there are, or how many there are in each group of a shard; what does not fill
-                a batch is left to another epoch's order.
+            images: number of images, or for shards the number in each group. The images that do not fill
+                the last batch of an epoch are left out; each epoch leaves out others.
             batch_size: global.
             seed: decides the order of every epoch.
             rank: this process, in [0, processes).
-            processes: how many share a batch.
-            parts: how many parts a process computes its share in.
+            processes: number of processes that share a batch.
+            parts: number of parts that a process computes its share in (`--optim.accumulate`).
             strands: a divisor of the batch size.
 
         Raises:
-            SpdError: the batch is larger than the dataset, or does not divide by the processes and parts.
+            SpdError: the batch is larger than the dataset, or is not divisible by processes × parts.
         """
         self.groups = images if isinstance(images, np.ndarray) else None
         self.images = int(np.sum(images))
         if batch_size > self.images:
-            raise SpdError(f"--optim.batch-size {batch_size} is more than the {self.images} images there are")
+            raise SpdError(
+                f"--optim.batch-size {batch_size} is larger than the dataset, which has {self.images} images"
+            )
         if batch_size % (processes * parts):
             raise SpdError(
-                f"--optim.batch-size {batch_size} does not divide by {processes} processes × --optim.accumulate {parts}"
+                f"--optim.batch-size {batch_size} is not divisible by {processes} processes × "
+                f"--optim.accumulate {parts}"
             )
         self.batch_size, self.seed, self.run_length = batch_size, seed, batch_size // strands
         self.rank, self.share = rank, batch_size // processes
         self.steps_per_epoch = self.images // batch_size
 
     def batches(self, start: int, stop: int) -> Iterator[list[tuple[int, int]]]:
-        """The (epoch, index) keys of this process's share of the steps start … stop - 1."""
+        """Yield the (epoch, index) keys of this process's share of each step from `start` to `stop - 1`."""
         order: Callable[[np.ndarray], np.ndarray] | None = None
         ordered = -1
         strand, place = np.divmod(self.rank * self.share + np.arange(self.share), self.run_length)
@@ -163,21 +167,21 @@ class Schedule:
             yield [(epoch, int(index)) for index in order(places)]
 
     def _order(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
-        """From places in the epoch's order to image numbers."""
+        """A function from places in the epoch's order to image indices."""
         if self.groups is None:
             return permutation(self.seed, epoch, self.images).__getitem__
         return GroupOrder(self.groups, self.seed, epoch)
 
 
 class GroupOrder:
-    """An epoch's order of images in shards: the groups are shuffled, and so are the images of each."""
+    """An epoch's order of images in shards: the groups are shuffled, and so are the images within each."""
 
     def __init__(self, sizes: np.ndarray, seed: int, epoch: int) -> None:
-        """Shuffle the groups; the images of each are shuffled when it is their turn.
+        """Shuffle the groups; the images within a group are shuffled when they are first needed.
 
         Args:
-            sizes: images in each group, as they are numbered one group after the other.
-            seed: the run's.
+            sizes: number of images in each group; images are numbered group by group.
+            seed: the run's seed.
             epoch: 0, 1, …
         """
         self.seed, self.epoch, self.sizes = seed, epoch, sizes
@@ -187,7 +191,7 @@ class GroupOrder:
         self.inside: dict[int, np.ndarray] = {}
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
-        """The numbers of the images at some places of the order: int64, of the same shape."""
+        """Indices of the images at the given places of the order: int64, same shape."""
         turns = np.searchsorted(self.ends, places, side="right")
         needed = {int(self.groups[turn]) for turn in turns}
         self.inside = {group: self.inside.get(group, None) for group in needed}
@@ -204,41 +208,44 @@ class GroupOrder:
 
 
 def make_loader(dataset: Crops, schedule: Schedule, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """One pass over the whole rest of the run: no pause and no new workers between epochs.
+    """Yield the batches of steps `start` to `stop - 1`, with the same workers throughout.
 
-    Each worker loads whole batches of image files. Of shards, each loads the same part of every batch,
-    so that no two read the same group.
+    With image files, each worker loads whole batches. With shards, each worker loads the same part of every
+    batch, so that no two workers read the same group.
+
+    Raises:
+        SpdError: a shard cannot be read.
     """
     sharded = isinstance(dataset.table, Shards)
     workers = min(workers, schedule.share) if sharded else workers
     parts = max(1, workers) if sharded else 1
     loader = DataLoader(
         dataset,
-        batch_sampler=_cut(schedule.batches(start, stop), parts),
-        collate_fn=_as_it_is,
+        batch_sampler=_split_keys(schedule.batches(start, stop), parts),
+        collate_fn=_identity,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_the_group,
+        worker_init_fn=_leave_process_group,
     )
     loaded = iter(loader)
     try:
         while some := list(itertools.islice(loaded, parts)):
             yield some[0] if len(some) == 1 else Batch.join(some)
-    except SpdError as error:  # from a worker it comes with a traceback before it
+    except SpdError as error:  # a worker's error arrives with its traceback in front
         raise SpdError(str(error).rpartition("SpdError: ")[2].strip()) from None
 
 
-def _cut(batches: Iterator[list[tuple[int, int]]], parts: int) -> Iterator[list[tuple[int, int]]]:
+def _split_keys(batches: Iterator[list[tuple[int, int]]], parts: int) -> Iterator[list[tuple[int, int]]]:
     for keys in batches:
         ends = [len(keys) * part // parts for part in range(parts + 1)]
         yield from (keys[a:b] for a, b in itertools.pairwise(ends))
 
 
-def _leave_the_group(worker: int) -> None:
-    """Ctrl-C and schedulers signal the whole process group; a worker has to live until the step is done."""
+def _leave_process_group(worker: int) -> None:
+    """Ctrl-C and schedulers signal the whole process group, but workers must live until the step is done."""
     os.setpgrp()
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _identity(batch: Batch) -> Batch:
     return batch

@@ -1,8 +1,7 @@
-"""Images in shards, read where they lie: parquet files, here or on the Hub, and webdataset tars.
+"""Images in shards, read in place: parquet files, local or on the Hub, and local webdataset tars.
 
-Nothing is copied and nothing is indexed image by image: a layout lists the groups that shards fall into
-(a parquet file's row groups, a tar as a whole) with their row counts, and a group is read when its first
-image is asked for.
+Nothing is copied, and there is no index of images. A layout lists the groups of each shard (the row groups of
+a parquet file, or a whole tar) with their row counts. A group is read when one of its images is first needed.
 """
 
 import functools
@@ -26,44 +25,44 @@ from spd_weights.errors import SpdError
 from spd_weights.images import IMAGE_SUFFIXES
 
 T = TypeVar("T")
-_WAITS = (1, 2, 4, 8, 16, 32, 64)  # seconds; huggingface_hub tries each request several times by itself
-_FINAL = (401, 403, 404, 410)  # answers of the Hub that waiting does not change
-_BUFFER = 8 << 20  # bytes of encoded images that may be held at once for each image of a batch, over all processes
+_WAITS = (1, 2, 4, 8, 16, 32, 64)  # seconds, on top of huggingface_hub's own retries of each request
+_PERMANENT = (401, 403, 404, 410)  # status codes that waiting does not change
+_BUFFER = 8 << 20  # bytes of encoded images held in memory per image of a batch, over all processes
 
 
 @dataclass
 class Layout:
-    """What a collection of shards holds; JSON-ready."""
+    """Contents of a collection of shards; JSON-ready."""
 
     kind: str
     """"parquet" or "webdataset"."""
     files: list[str]
-    """Local paths, or hf:// URLs that name a commit."""
+    """Local paths, or hf:// URLs with a commit."""
     sizes: list[int]
-    """Bytes of each file."""
+    """Size of each file in bytes."""
     groups: list[tuple[int, int, int]]
-    """(file, row group in it, rows) of each group, in order."""
+    """(file, row group within it or -1, rows) of each group, in order."""
     group_bytes: float
-    """Mean bytes that reading a group brings into memory."""
+    """Mean size of a group in memory, in bytes."""
     image: str
-    """The images' column."""
+    """Name of the image column."""
     label: str | None
-    """The labels' column, if labels are asked for."""
+    """Name of the label column, if labels are requested."""
     names: list[str]
-    """The classes' names, in the order of their numbers."""
+    """Name of each class."""
     values: list[int | str] | None
-    """How labels are stored, in the same order; None where numbers are."""
+    """Stored label of each class; None if the stored labels are class numbers."""
 
 
 class Shards:
-    """A table of images in shards, with as much of the interface of `datasets.Dataset` as training needs.
+    """A table of images in shards, with the part of the interface of `datasets.Dataset` that training needs.
 
-    `table[index]` is a row, {"image": {"bytes", "path"}, "label"}; `table[[index, …]]` is columns of them.
-    The path says where the image lies: shard, row, and its own name.
+    `table[index]` is a row, {"image": {"bytes", "path"}, "label"}; `table[[index, …]]` has a list per column.
+    The path names the shard, the row and the image.
     """
 
     def __init__(self, layout: Layout) -> None:
-        """Take a layout from `train.data.sources`; nothing is read yet."""
+        """Wrap a layout from `train.data.sources`; nothing is read yet."""
         self.layout = layout
         self.counts = np.array([rows for _, _, rows in layout.groups], np.int64)
         self.ends = np.cumsum(self.counts)
@@ -81,27 +80,27 @@ class Shards:
 
     @property
     def revision(self) -> str | None:
-        """The commit that a Hub repository is read at."""
+        """The commit at which a Hub repository is read; None for local files."""
         first = self.layout.files[0]
         return first.partition("@")[2].partition("/")[0] if first.startswith("hf://") else None
 
     def strands(self, batch_size: int) -> int:
-        """How many places of an epoch's order a batch is read from side by side: a divisor of the batch size.
+        """Number of strands of an epoch's order that a batch is read from: a divisor of the batch size.
 
-        As many as memory allows: the more, the better mixed, and the fewer processes share a group.
+        It is as large as memory allows. More strands mix the images better, and fewer processes share a group.
         """
-        most = batch_size * _BUFFER / max(1.0, self.layout.group_bytes)
-        return max([d for d in range(1, batch_size + 1) if batch_size % d == 0 and d <= most], default=1)
+        limit = batch_size * _BUFFER / max(1.0, self.layout.group_bytes)
+        return max([d for d in range(1, batch_size + 1) if batch_size % d == 0 and d <= limit], default=1)
 
     def __getitem__(self, index: int | list[int]) -> dict[str, Any]:
-        """Read a row, or columns of rows.
+        """Read one row, or the columns of several rows.
 
         Raises:
-            SpdError: a shard cannot be reached, after several tries.
+            SpdError: a shard cannot be read, even after several attempts.
         """
         if isinstance(index, int):
             return {name: column[0] for name, column in self._rows([index]).items()}
-        # The next batch needs most of the same groups; one more for the neighbour of a bad image.
+        # The next batch needs mostly the same groups. One more holds the replacement of a bad image.
         self.keep = len(np.unique(np.searchsorted(self.ends, index, side="right"))) + 1
         return self._rows(index)
 
@@ -117,7 +116,7 @@ class Shards:
             row = int(index - self.ends[group] + self.counts[group])
             content, name, label = self.open[group](row)
             if self.layout.label and label is None:
-                content, name = b"", name or "it has no label"  # decoding fails, with this reason
+                content, name = b"", name or "it has no label"  # decoding will fail, with this reason
             file, within, _ = self.layout.groups[group]
             where = f"{self.layout.files[file]}, row {row}" + (f" of row group {within}" if within >= 0 else "")
             images.append({"bytes": content, "path": f"{where} ({name})" if name else where})
@@ -125,7 +124,7 @@ class Shards:
         return {"image": images, **({"label": labels} if self.layout.label else {})}
 
     def _read(self, group: int) -> Callable[[int], tuple[bytes, str, Any]]:
-        """A function from a row of the group to its content, name and label."""
+        """Read a group; returns a function from a row to its content, name and label."""
         file, within, _ = self.layout.groups[group]
         path = self.layout.files[file]
         if self.layout.kind == "webdataset":
@@ -138,7 +137,7 @@ class Shards:
             return shard.read_row_group(within, columns=columns, use_threads=False)
 
         try:
-            table = patiently(read, path)
+            table = with_retries(read, path)
         except _Damaged as error:
             return functools.partial(_no_row, f"the row group is damaged: {error}")
         labels = table.column(self.layout.label) if self.layout.label else None
@@ -146,7 +145,7 @@ class Shards:
 
 
 class _Damaged(Exception):
-    """A part of a shard that came, but is not what was written."""
+    """A part of a shard arrived, but its content is damaged."""
 
 
 def _no_row(reason: str, row: int) -> tuple[bytes, str, Any]:
@@ -167,10 +166,10 @@ def _tar_row(path: str, rows: list[tuple[str, int, int, Any]], row: int) -> tupl
 
 
 def tar_rows(path: str, label: str | None) -> list[tuple[str, int, int, Any]]:
-    """Name, offset, size and label of each image in a webdataset tar; only headers and labels are read.
+    """List name, offset, size and label of each image in a webdataset tar, reading only headers and labels.
 
     Raises:
-        SpdError: it is no tar, or cut short.
+        SpdError: the file is not a tar, or is cut short.
     """
     rows: list[tuple[str, int, int, Any]] = []
     labels: dict[str, Any] = {}
@@ -186,7 +185,7 @@ def tar_rows(path: str, label: str | None) -> list[tuple[str, int, int, Any]]:
                     labels[f"{folder}/{stem}"] = int(text) if text.lstrip("-").isdigit() else text
                 elif Path(base).suffix.lower() in IMAGE_SUFFIXES:
                     rows.append((member.name, member.offset_data, member.size, f"{folder}/{stem}"))
-            if tar.offset > os.path.getsize(path) - tarfile.BLOCKSIZE:  # tarfile takes any end for the end
+            if tar.offset > os.path.getsize(path) - tarfile.BLOCKSIZE:  # tarfile accepts any end of file
                 raise tarfile.ReadError("it is cut short")
     except (OSError, tarfile.TarError, UnicodeDecodeError) as error:
         raise SpdError(f"{path}: the shard is damaged: {error}; fetch it again") from error
@@ -194,35 +193,36 @@ def tar_rows(path: str, label: str | None) -> list[tuple[str, int, int, Any]]:
 
 
 def open_parquet(path: str, size: int | None = None, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    """Open a shard here or on the Hub; a Hub file is read by ranges, as they are asked for."""
+    """Open a local shard or one on the Hub; of a Hub file, only the needed byte ranges are read."""
     if not path.startswith("hf://"):
         return pq.ParquetFile(path, metadata=footer)
     known = {} if size is None else {"size": size}
     return pq.ParquetFile(HfFileSystem().open(path, "rb", cache_type="none", **known), metadata=footer)
 
 
-def patiently(read: Callable[[], T], path: str) -> T:
-    """Call `read` until it succeeds; what is on the Hub is tried for minutes.
+def with_retries(read: Callable[[], T], path: str) -> T:
+    """Call `read` until it succeeds. Reads from the Hub are repeated for about two minutes, local ones are not.
 
     Raises:
-        SpdError: the Hub stayed out of reach, or the file is gone.
-        _Damaged: what came could not be read, several times where it came from the Hub.
+        SpdError: the Hub cannot be reached, or the file does not exist.
+        _Damaged: the content is damaged; from the Hub, four times in a row.
     """
     waits = _WAITS if path.startswith("hf://") else ()
-    for tries, wait in enumerate((*waits, None)):
+    for attempt, wait in enumerate((*waits, None)):
         try:
             return read()
-        except Exception as error:  # fsspec's, huggingface_hub's and httpx's own kinds, and pyarrow's
-            # What pyarrow says of garbled data; system errors have a number, and the Hub's a class of their own.
+        except Exception as error:  # fsspec, huggingface_hub, httpx and pyarrow share no base class
+            # How pyarrow reports garbled data. System errors have an errno, and the Hub's have their own classes.
             garbled = isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
-            if garbled and (wait is None or tries == 3):
+            if garbled and (wait is None or attempt == 3):
                 raise _Damaged(str(error)) from error
             status = getattr(getattr(error, "response", None), "status_code", None)
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            if wait is None or status in _FINAL or isinstance(error, FileNotFoundError):
+            if wait is None or status in _PERMANENT or isinstance(error, FileNotFoundError):
                 raise SpdError(
-                    f"{path} could not be read: {reason}. The same command goes on from the newest checkpoint."
+                    f"{path} could not be read: {reason}. Run the same command again to resume from the newest "
+                    "checkpoint."
                 ) from error
-            print(f"{path}: {reason}; again in {wait} s", file=sys.stderr, flush=True)
+            print(f"{path}: {reason}; retrying in {wait} s", file=sys.stderr, flush=True)
             time.sleep(wait)
     raise AssertionError("unreachable")

@@ -1,4 +1,4 @@
-"""Where images come from: folders, shards and the Hub, all as a table of encoded images."""
+"""Image sources: folders, shards and Hub datasets, each opened as a table of encoded images."""
 
 import dataclasses
 import glob
@@ -15,7 +15,7 @@ from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from spd_weights.images import IMAGE_SUFFIXES
 
-from .shards import Layout, Shards, open_parquet, patiently, tar_rows
+from .shards import Layout, Shards, open_parquet, tar_rows, with_retries
 
 Table = datasets.Dataset | Shards
 _SHARDS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -28,19 +28,19 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
     """Open a collection of images without decoding any.
 
     Args:
-        source: a folder of images (searched through), a folder of parquet files or webdataset tars
-            (those whose names begin with the split's, where some do), or hf:owner/dataset[:config], whose
-            parquet files are read by ranges and not downloaded.
-        labelled: read labels, too: the names of a folder's subfolders, or a column `label`.
+        source: a folder of images (subfolders included), a folder of parquet files or webdataset tars (only
+            those whose names start with the split's name, if there are any), or hf:owner/dataset[:config],
+            whose parquet files are read by byte ranges instead of being downloaded.
+        labelled: also read labels: the names of a folder's subfolders, or a column `label`.
         split: "train" or "val".
-        kept: where an earlier launch left the layout of shards (see `keep_layout`): with it nothing has to
-            be listed again, and a Hub repository is read at the commit that it was then.
+        kept: file in which `keep_layout` stored the layout of shards at an earlier launch. With it nothing is
+            listed again, and a Hub repository is read at the same commit as then.
 
     Returns:
-        A table with the column `image`, {"bytes", "path"} as stored, and if asked for `label`, a ClassLabel.
+        A table with the column `image`, {"bytes", "path"} as stored, and with `labelled` the ClassLabel `label`.
 
     Raises:
-        SpdError: there is nothing there, nothing that looks like images, or there are no labels.
+        SpdError: the source does not exist, or has no images or no labels.
     """
     question = {"source": source, "labelled": labelled, "split": split}
     if kept and kept.exists() and {**(known := read_json(kept)), **question} == known:
@@ -49,7 +49,7 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
         return _from_hub(source, labelled, split)
     folder = Path(source).expanduser()
     if not folder.is_dir():
-        raise SpdError(f"{source}: no such folder; give a folder of images or shards, or hf:owner/dataset")
+        raise SpdError(f"{source}: no such folder; name a folder of images or shards, or hf:owner/dataset")
     for suffix, kind in _SHARDS.items():
         shards = sorted(glob.glob(glob.escape(str(folder)) + f"/**/*{suffix}", recursive=True))
         shards = [shard for shard in shards if Path(shard).name.startswith(_SPLITS[split])] or shards
@@ -59,7 +59,7 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
 
 
 def keep_layout(table: Table, source: str, labelled: bool, split: str, kept: Path) -> None:
-    """Write the layout of shards, for `open_images` in other processes and at a later launch."""
+    """Store the layout of shards in a file, for `open_images` at a later launch."""
     if isinstance(table, Shards):
         question = {"source": source, "labelled": labelled, "split": split}
         write_json(kept, {**question, "layout": dataclasses.asdict(table.layout)})
@@ -68,7 +68,7 @@ def keep_layout(table: Table, source: str, labelled: bool, split: str, kept: Pat
 def _unchanged(layout: Layout) -> Layout:
     for path, size in zip(layout.files, layout.sizes, strict=True):
         if not path.startswith("hf://") and (not os.path.exists(path) or os.path.getsize(path) != size):
-            raise SpdError(f"{path} is not what it was when the run began: restore it, or start over in another --out")
+            raise SpdError(f"{path} has changed since the run began: restore it, or start a new run with another --out")
     return layout
 
 
@@ -80,16 +80,16 @@ def _from_hub(source: str, labelled: bool, split: str) -> Table:
         there = [str(candidate) for candidate in (files or builder.info.splits or {})]
         chosen = next((candidate for candidate in _SPLITS[split] if candidate in there), None)
         if chosen is None:
-            raise SpdError(f"{source}: none of the splits {', '.join(_SPLITS[split])} among {there}")
+            raise SpdError(f"{source}: it has the splits {there}, but none of {', '.join(_SPLITS[split])}")
         urls = [str(url) for url in files.get(chosen, ())]
         if urls and all(url.endswith(".parquet") for url in urls):
             return Shards(_parquet(source, urls, labelled, builder.info.features))
-        if urls and all(url.endswith(".tar") for url in urls):  # no index, so no ranges: as files, once
+        if urls and all(url.endswith(".tar") for url in urls):  # tars have no index, so they are downloaded
             return Shards(_webdataset(source, [_download(url) for url in urls], labelled))
         return _columns(datasets.load_dataset(name, config or None, split=chosen), source, labelled)
     except SpdError:
         raise
-    except Exception as error:  # the Hub, the network, the cache: the library's message names which
+    except Exception as error:  # the Hub, the network or the cache: the message says which
         raise SpdError(f"{source}: the dataset could not be opened: {error}") from error
 
 
@@ -99,11 +99,11 @@ def _download(url: str) -> str:
 
 
 def _parquet(source: str, files: list[str], labelled: bool, features: datasets.Features | None = None) -> Layout:
-    """The layout of parquet files, from their footers alone, but for labels whose classes nothing names."""
+    """Read the layout of parquet files from their footers, and from label columns if no footer names the classes."""
 
     def footer(path: str) -> pq.ParquetFile:
         try:
-            return patiently(lambda: open_parquet(path), path)
+            return with_retries(lambda: open_parquet(path), path)
         except SpdError:
             raise
         except Exception as error:
@@ -115,7 +115,7 @@ def _parquet(source: str, files: list[str], labelled: bool, features: datasets.F
         image, label = _chosen(features, source, labelled)
         for path, shard in zip(files, shards, strict=True):
             if missing := {image, *([label] if label else [])} - {*shard.schema_arrow.names}:
-                raise SpdError(f"{path}: no column {min(missing)}, which other shards of {source} have")
+                raise SpdError(f"{path}: the column {min(missing)} is missing, which other shards of {source} have")
         names, values = [], None
         if label and isinstance(features[label], datasets.ClassLabel):
             names = features[label].names
@@ -137,7 +137,7 @@ def _parquet(source: str, files: list[str], labelled: bool, features: datasets.F
 
 
 def _webdataset(source: str, files: list[str], labelled: bool) -> Layout:
-    """The layout of webdataset tars; their headers are read once to count images and to collect classes."""
+    """Read the layout of webdataset tars from their headers."""
     label = "cls" if labelled else None
     groups, values = [], set()
     for file, path in enumerate(files):
@@ -161,14 +161,14 @@ def _size(path: str) -> int:
 
 
 def _chosen(features: datasets.Features, source: str, labelled: bool) -> tuple[str, str | None]:
-    """The columns of the image and, if asked for, of the label."""
+    """Names of the image column and, if requested, the label column."""
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     images += [name for name in _IMAGE_COLUMNS if name in features]
     labels = [name for name in _LABEL_COLUMNS if name in features]
     if not images:
-        raise SpdError(f"{source}: no image column among {list(features)}")
+        raise SpdError(f"{source}: no image column; its columns are {list(features)}")
     if labelled and not labels:
-        raise SpdError(f"{source}: no label column among {list(features)}")
+        raise SpdError(f"{source}: no label column; its columns are {list(features)}")
     return images[0], labels[0] if labelled else None
 
 
@@ -193,13 +193,14 @@ def _image_files(folder: Path, labelled: bool) -> datasets.Dataset:
         ]
     if not paths:
         raise SpdError(
-            f"{folder}: no images in it or below; looked for {', '.join(sorted(IMAGE_SUFFIXES))}, .parquet and .tar"
+            f"{folder}: no images in this folder or its subfolders; looked for "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}, .parquet and .tar"
         )
     columns, features = {"image": paths}, {"image": datasets.Image(decode=False)}
     if labelled:
         below = [Path(path).relative_to(folder).parts for path in paths]
         if bare := next((path for path, parts in zip(paths, below, strict=True) if len(parts) < 2), None):
-            raise SpdError(f"{bare} lies in no class folder: labels are the names of the folders in {folder}")
+            raise SpdError(f"{bare} is not in a class folder: labels are the names of the subfolders of {folder}")
         columns["label"] = [parts[0] for parts in below]
         features["label"] = datasets.ClassLabel(names=sorted(set(columns["label"])))
     return datasets.Dataset.from_dict(columns, features=datasets.Features(features))

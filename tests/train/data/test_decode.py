@@ -16,14 +16,14 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
 
 from tests.train.helpers import small_config, write_photos
-from train.data.decode import decode, random_resized_crop
+from train.data.decode import CropDraws, decode, random_resized_crop
 from train.data.loader import Crops
 from train.data.sources import open_images
 from train.views.randomness import uniforms
 
 
-def crop_draws(index: int, view: int) -> np.ndarray:
-    return uniforms(0, 0, np.array([index]), f"crop {view}", 23)[0]
+def crop_draws(index: int, view: int) -> CropDraws:
+    return CropDraws.from_uniforms(uniforms(0, 0, np.array([index]), f"crop {view}", 23)[0])
 
 
 def test_crops_equal_torchvisions_of_the_decoded_image(tmp_path: Path):
@@ -38,11 +38,11 @@ def test_crops_equal_torchvisions_of_the_decoded_image(tmp_path: Path):
         image = Image.open(table[index]["image"]["path"]).convert("RGB")
         for view in range(2):
             draws = crop_draws(index, view)
-            left, top, right, bottom = random_resized_crop(draws[:22], *image.size, config.augment.crop_area)
+            left, top, right, bottom = random_resized_crop(draws, *image.size, config.augment.crop_area)
             expected = reference.resized_crop(
                 reference.pil_to_tensor(image), top, left, bottom - top, right - left, [32, 32], antialias=True
             )
-            if draws[22] < 0.5:
+            if draws.mirrored < 0.5:
                 expected, mirrored = expected.flip(-1), mirrored + 1
             assert torch.equal(batch.crops[index, view], expected)
     assert 4 < mirrored < 20
@@ -56,11 +56,11 @@ def test_a_large_jpeg_decoded_small_gives_nearly_the_same_crop(tmp_path: Path):
     whole = Image.open(tmp_path / "a.jpg").convert("RGB")
     for view in range(2):
         draws = crop_draws(0, view)
-        exact = random_resized_crop(draws[:22], 2000, 1500, config.augment.crop_area)
+        exact = random_resized_crop(draws, 2000, 1500, config.augment.crop_area)
         box = [8 * round(edge / 8) for edge in exact]  # whole pixels of an eighth of the size
         expected = np.asarray(whole.resize((32, 32), Image.Resampling.BILINEAR, box=box), np.float32)
         crop = crops[view].permute(1, 2, 0).numpy()
-        assert np.abs((crop[:, ::-1] if draws[22] < 0.5 else crop) - expected).mean() < 0.5
+        assert np.abs((crop[:, ::-1] if draws.mirrored < 0.5 else crop) - expected).mean() < 0.5
 
 
 @pytest.mark.parametrize("kind", ["grey", "cmyk", "progressive", "rest after the end", "flawed", "png"])
@@ -89,7 +89,9 @@ def test_a_header_that_claims_gigapixels_is_an_error_and_takes_no_memory():
 
 def test_crop_boxes_are_distributed_as_torchvisions():
     rng, width, height = np.random.default_rng(0), 300, 170
-    ours = np.array([random_resized_crop(u, width, height, (0.2, 1.0)) for u in rng.random((4000, 22))])
+    ours = np.array(
+        [random_resized_crop(CropDraws.from_uniforms(u), width, height, (0.2, 1.0)) for u in rng.random((4000, 23))]
+    )
     image = torch.empty(3, height, width)
     theirs = np.array([RandomResizedCrop.get_params(image, [0.2, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
     mine = np.stack([ours[:, 1], ours[:, 0], ours[:, 3] - ours[:, 1], ours[:, 2] - ours[:, 0]], 1)  # top left h w
@@ -99,7 +101,8 @@ def test_crop_boxes_are_distributed_as_torchvisions():
 
 @given(width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 2**31))
 def test_crop_boxes_lie_inside_any_image(width: int, height: int, seed: int):
-    left, top, right, bottom = random_resized_crop(np.random.default_rng(seed).random(22), width, height, (0.2, 1.0))
+    draws = CropDraws.from_uniforms(np.random.default_rng(seed).random(23))
+    left, top, right, bottom = random_resized_crop(draws, width, height, (0.2, 1.0))
     assert 0 <= left < right <= width
     assert 0 <= top < bottom <= height
 

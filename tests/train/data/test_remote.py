@@ -93,5 +93,5 @@ def test_a_hub_that_stays_away_ends_the_run_with_a_sentence(
             SpdError, match=r"^hf://datasets/tester/pics@.*parquet could not be read: .*newest checkpoint"
         ):
             next(make_loader(Crops(table, config), schedule, 0, 2, workers))
-        tries = capfd.readouterr().err.count("; again in 0.01 s")
+        tries = capfd.readouterr().err.count("; retrying in 0.01 s")
         assert tries == (0 if status == 404 else 4)  # what is gone is not waited for
