@@ -84,7 +84,7 @@ def fail(failed: subprocess.CalledProcessError) -> int:
 @contextmanager
 def hub(root: Path) -> Iterator[dict[str, str]]:
     """A server that speaks the Hub's protocol on this machine; gives the environment that points clients to it."""
-    from tests.hub_server import HubServer
+    from tests.hub.server import HubServer
 
     root.mkdir(parents=True, exist_ok=True)
     with HubServer(root, 0) as server:

@@ -1,8 +1,7 @@
-"""The catalog: every weight there is or is planned, pinned by repository, commit and sha256.
+"""The catalog: every weight that exists or is planned, pinned by repository, commit and sha256.
 
-catalog.json in git is the root of trust. A name reads `<architecture>_spd.<method>_<data>`; the weights of the
-same recipe without SPD carry the tag suffix `_eta0` (η is the paper's weight of the SPD loss) under the same
-entrypoint, so that one import registers both and a pair differs in its suffix alone.
+catalog.json in git is the root of trust. A name has the form `<architecture>_spd.<method>_<data>`. The weights of
+the same recipe without SPD have the same name with the suffix `_eta0`; η is the paper's weight of the SPD loss.
 """
 
 import json
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spd_weights.errors import SpdError, shown
-from spd_weights.files import read_json, write_json
+from spd_weights.files import read_json
 
 Status = Literal["planned", "released", "bundled"]
 
@@ -49,25 +48,24 @@ class Row:
     """One weight.
 
     Attributes:
-        name: What `timm.create_model` takes.
+        name: The name for `timm.create_model`.
         architecture: The stock timm architecture whose keys and shapes the weights have.
-        method: The pre-training objective beside SPD.
+        method: The pre-training objective that SPD is added to.
         spd_weight: η, the weight of the SPD loss; 0 is the base method.
-        data: What it was, or will be, trained on.
+        data: The training data.
         recipe: The recipe of `python -m train`.
         status: planned (no weights yet), released (on the Hub) or bundled (a file beside the catalog).
         repo: `owner/name` on the Hub; released rows only.
         revision: The commit, 40 hexadecimal digits; released rows only.
-        file: Path in the repository, or relative to the catalog's folder where bundled.
+        file: Path in the repository; for a bundled row, relative to the catalog's folder.
         bytes: Size of the file.
         sha256: Digest of the file.
-        config_sha256: Digest of the config.json beside it, which says how images are to be prepared.
-        keys_sha256: Digest of the tensors' names and shapes (`export.keys_digest`).
-        golden: What the backbone answers to a fixed picture, a stage an entry (`golden.measure`).
-        results: What was measured with it, a mean over categories an entry (`results.summarise`); null where
-            nothing was.
-        licence: Of the weights, an identifier as the Hub spells it.
-        counterpart: Name of the row trained without SPD, else null.
+        config_sha256: Digest of the config.json beside it, which says how to prepare images.
+        keys_sha256: Digest of the tensors' names and shapes (`checks.keys_digest`).
+        golden: The backbone's response to a fixed image, one entry per stage (`golden.measure`).
+        results: Measured means over categories (`results.summarise`); null if nothing was measured.
+        licence: The weights' licence, an identifier as the Hub spells it.
+        counterpart: Name of the row trained without SPD, or null.
         description: One line.
     """
 
@@ -103,18 +101,18 @@ class Row:
 
     @property
     def command(self) -> str:
-        """What trains it."""
+        """The command that trains these weights."""
         start = " --model.init <weights to start from>" if self.recipe == "adapt" else ""
         options = f"--model.arch {self.architecture}{start} --spd.weight {self.spd_weight:g}"
         return f"python -m train {self.recipe} {options} --data.train <{self.data} folder>"
 
     def as_json(self) -> str:
-        """The row as catalog.json has it."""
+        """The row as it stands in catalog.json."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
 
 def catalog_path() -> Path:
-    """The catalog in use: the file that SPD_WEIGHTS_CATALOG names, else the package's own."""
+    """The catalog in use: the file named by SPD_WEIGHTS_CATALOG, or the package's own."""
     return Path(os.environ.get("SPD_WEIGHTS_CATALOG") or Path(__file__).with_name("catalog.json"))
 
 
@@ -125,10 +123,10 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
         path: The file; None takes `catalog_path()`.
 
     Returns:
-        The rows by name, in the file's order: the first of an entrypoint is its default.
+        The rows by name, in the file's order.
 
     Raises:
-        SpdError: Names the file, the row and the field that is wrong.
+        SpdError: Names the file, the row and the wrong field.
     """
     path = path or catalog_path()
     content = read_json(path)
@@ -136,12 +134,12 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
         raise SpdError(f'{path} is not a catalog: expected {{"schema": 1, "rows": […]}}')
     rows: dict[str, Row] = {}
     for values in content["rows"]:
-        if problem := _problem(values):
+        if problem := row_problem(values):
             name = values.get("name") if isinstance(values, dict) else values
             raise SpdError(f"{path}, row {shown(repr(name))}: {problem}")
         row = Row(**values)
         if row.name in rows:
-            raise SpdError(f"{path}, row {row.name!r}: the name is there twice")
+            raise SpdError(f"{path}, row {row.name!r}: the name appears twice")
         rows[row.name] = row
     for row in rows.values():
         if row.counterpart is not None and row.counterpart not in rows:
@@ -151,51 +149,17 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
     return rows
 
 
-def card_folder(name: str) -> Path | None:
-    """Where a clone keeps a weight's card and its sources: `model_cards/<name>`; None where there is no clone."""
-    cards = catalog_path().parent.parent / "model_cards"
-    return cards / name if cards.is_dir() else None
-
-
-def put_row(row: Row, path: Path | None = None) -> str:
-    """Write a row into a catalog, in the place of the one of that name or at the end.
-
-    Returns:
-        "added", "replaced" or "unchanged".
-
-    Raises:
-        SpdError: The catalog would not be sound with the row, or cannot be written; it is as it was.
-    """
-    path = path or catalog_path()
-    rows = load_catalog(path)
-    change = "unchanged" if rows.get(row.name) == row else "replaced" if row.name in rows else "added"
-    if change != "unchanged":
-        check_row(row)
-        values = [asdict(each) for each in {**rows, row.name: row}.values()]
-        try:
-            write_json(path, {"schema": 1, "rows": values})
-        except OSError as error:
-            raise SpdError(f"{path} cannot be written: {error.strerror}; the row to paste:\n{row.as_json()}") from error
-    return change
-
-
-def check_row(row: Row) -> None:
-    """Raise SpdError where a row could not stand in a catalog."""
-    if problem := _problem(asdict(row)):
-        raise SpdError(f"{catalog_path()} is as it was: row {row.name!r}: {problem}")
-
-
 def default_row(rows: Mapping[str, Row], entrypoint: str) -> Row:
-    """Choose what an entrypoint's bare name stands for: with SPD before without, weights before plans."""
+    """Choose the row for an entrypoint's bare name: prefer rows with SPD, then rows with weights, then the order."""
     of_entrypoint = [row for row in rows.values() if row.entrypoint == entrypoint]
     return min(of_entrypoint, key=lambda row: (row.spd_weight == 0, row.status == "planned"))
 
 
 def find(name: str) -> Row:
-    """Look a weight up by its name, with or without the tag.
+    """Look up a weight by its name, with or without the tag.
 
     Raises:
-        SpdError: There is no such row; names the nearest.
+        SpdError: There is no such row; the message lists the candidates.
     """
     rows = load_catalog()
     if name in rows:
@@ -204,11 +168,11 @@ def find(name: str) -> Row:
     near = [row.name for row in rows.values() if row.entrypoint == entrypoint]
     if name == entrypoint and near:
         return default_row(rows, entrypoint)
-    raise SpdError(f"'{shown(name)}' is not in the catalog {catalog_path()}; there is {', '.join(near or rows)}")
+    raise SpdError(f"'{shown(name)}' is not in the catalog {catalog_path()}; it has {', '.join(near or rows)}")
 
 
-def _problem(values: Any) -> str | None:
-    """Say what is wrong with a row, or None."""
+def row_problem(values: Any) -> str | None:
+    """Describe what is wrong with a row; None if nothing is."""
     if not isinstance(values, Mapping):
         return "not an object"
     names = {field.name for field in fields(Row)}
@@ -216,25 +180,25 @@ def _problem(values: Any) -> str | None:
         return f"missing or unknown fields: {shown(', '.join(wrong))}"
     for key in ("name", "architecture", "method", "data", "recipe", "status", "description"):
         if not isinstance(values[key], str) or not values[key]:
-            return f"{key} must be a text, not {shown(repr(values[key]))}"
+            return f"{key} must be a string, not {shown(repr(values[key]))}"
     for key in ("licence", "counterpart"):
         if not isinstance(values[key], str | None):
-            return f"{key} must be a text or null, not {shown(repr(values[key]))}"
+            return f"{key} must be a string or null, not {shown(repr(values[key]))}"
     weight, match = values["spd_weight"], NAME.fullmatch(values["name"])
     if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
         return f"spd_weight must be a number >= 0, not {shown(repr(weight))}"
     if match is None or match["architecture"] != values["architecture"]:
-        return "the name must read <architecture>_spd.<method>_<data>[_eta0]"
+        return "the name must have the form <architecture>_spd.<method>_<data>[_eta0]"
     if values["name"].endswith("_eta0") != (weight == 0):
-        return "the name must end in _eta0 exactly where spd_weight is 0"
+        return "the name must end in _eta0 if and only if spd_weight is 0"
     for key, allowed in (("method", _METHODS), ("status", tuple(_PINNED))):
         if values[key] not in allowed:
             return f"{key} must be one of {', '.join(allowed)}, not {shown(repr(values[key]))}"
     for key, needs in (("golden", _GOLDEN), ("results", _RESULTS)):
         if values[key] is not None and not _is_table(values[key], needs):
-            return f"{key} must be null or a list of objects with {', '.join(needs)}, its numbers finite"
+            return f"{key} must be null or a list of objects with {', '.join(needs)} and finite numbers"
     if values["golden"] is not None and values["status"] == "planned":
-        return "golden must be null while the status is planned"
+        return "golden must be null in a planned row"
     return _pin_problem(values)
 
 
@@ -254,7 +218,7 @@ def _pin_problem(values: Mapping[str, Any]) -> str | None:
         value = values[key]
         if key not in _PINNED[status]:
             if value is not None:
-                return f"{key} must be null while the status is {status}"
+                return f"{key} must be null in a {status} row"
         elif type(value) is not (int if key == "bytes" else str) or not re.fullmatch(pattern, str(value)):
             return f"a {status} row needs its pins, and {key} is {shown(repr(value))}"
     return None

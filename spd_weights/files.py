@@ -1,4 +1,4 @@
-"""Files that are complete or absent: digests, JSON, and folders swapped into place."""
+"""Digests, JSON, and files and folders that are complete or absent."""
 
 import hashlib
 import json
@@ -33,12 +33,12 @@ def sha256(path: Path) -> str:
 
 
 def digest_of(content: Path | bytes) -> str:
-    """The sha256 of a file, or of what shall be one."""
+    """The sha256 of a file or of bytes."""
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256(content)
 
 
 def is_folder(path: Path) -> bool:
-    """Say whether there is such a folder; a name that no folder can have (too long, a zero byte) has none."""
+    """Say whether a folder exists; False for names no folder can have (too long, or with a null byte)."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -49,13 +49,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        SpdError: The file cannot be read, or holds something else.
+        SpdError: The file cannot be read, or is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpdError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter from thousands of nested brackets
         raise SpdError(f"{path} is not JSON: {error}; write it again") from error
     if not isinstance(value, dict):
         raise SpdError(f"{path} is not a JSON object; write it again")
@@ -63,12 +63,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `json_text`."""
+    """Write a value as `json_text`, so that a reader sees the old file or the new one, never a part."""
     write_text(path, json_text(value))
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON; numbers that are not finite become null, which JSON has and NaN it has not."""
+    """Format a value as indented JSON; NaN and infinity, which JSON lacks, become null."""
     return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -84,16 +84,16 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
-    """Give an empty folder beside `directory` to fill, and swap it in when the block ends without an error.
+    """Provide an empty folder to fill, and move it to `directory` if the block ends without an error.
 
     Args:
-        directory: The folder to appear; its parents are made.
-        known: Names of files that an earlier version may hold. A folder with anything else is left alone.
+        directory: The folder to create or replace; missing parents are created.
+        known: Names of files that an earlier version may hold. A folder with any other file is not replaced.
 
     Raises:
         SpdError: `directory` is a file, cannot be written, or holds other files.
     """
-    # "runs/.." and "." have no name of their own to put a sibling beside.
+    # "runs/.." and "." have no last part from which a sibling's name could be made.
     directory = Path(os.path.abspath(directory))
     if directory.exists():
         if not directory.is_dir():
@@ -118,15 +118,15 @@ def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
 
 
 def holds(directory: Path, manifest: Mapping[str, Any], what: str) -> bool:
-    """Say whether a folder is the complete product of an earlier call, by the manifest.json written into it last.
+    """Say whether a folder holds the complete output of an earlier call; its manifest.json is written last.
 
     Args:
         directory: The folder.
         manifest: What this call would write there, JSON-ready.
-        what: How the message calls the product.
+        what: The output's name for the message.
 
     Returns:
-        False where the folder is absent or empty.
+        False if the folder is absent or empty.
 
     Raises:
         SpdError: It holds something else.

@@ -1,6 +1,6 @@
-"""Weights from and to the Hugging Face Hub, byte for byte.
+"""Weights from the Hugging Face Hub, verified byte for byte.
 
-The Hub client checks the size of what it downloads and timm nothing; here the sha256 is checked before a byte
+The Hub client checks only the size of a download, and timm checks nothing. Here the sha256 is checked before a byte
 is used. Endpoint, cache, token and offline mode are huggingface_hub's own: HF_ENDPOINT, HF_HOME, HF_TOKEN,
 HF_HUB_OFFLINE.
 """
@@ -12,18 +12,16 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 
-from spd_weights import verified
+from spd_weights import golden
 from spd_weights.catalog import Row, catalog_path, find, load_catalog
+from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, is_folder, replacing, sha256
-from spd_weights.hub_errors import explained
-from spd_weights.release import golden
-from spd_weights.release.export import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
-from spd_weights.retry import patiently
+from spd_weights.transport import explained, with_retries
 
 
 def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
-    """Fetch a weight's file and the config.json beside it (from the cache where they are there); check its digest.
+    """Fetch a weight's file and its config.json, from the cache if possible, and check their digests.
 
     Args:
         row: The catalog row.
@@ -33,7 +31,7 @@ def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
         Path of the verified file.
 
     Raises:
-        SpdError: There are no weights yet, they cannot be fetched, or the bytes are not those of the catalog.
+        SpdError: The weights are only planned, cannot be fetched, or are not the bytes that the catalog pins.
     """
     if row.status == "planned":
         raise SpdError(
@@ -42,7 +40,7 @@ def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
             "For the untrained network say pretrained=False."
         )
     assert row.file is not None
-    # The configuration first: it is small, and what is damaged is removed before anything large is fetched.
+    # The configuration first: it is small, so that damage is found before anything large is fetched.
     config = str(PurePosixPath(row.file).with_name(CONFIG))
     _verified(row, config, row.config_sha256, cache_dir)
     return _verified(row, row.file, row.sha256, cache_dir)
@@ -54,10 +52,10 @@ def _verified(row: Row, name: str, expected: str | None, cache_dir: str | Path |
     else:
         path = catalog_path().parent / name
         if not path.is_file():
-            raise SpdError(f"{path} is missing, which {row.name} comes with; install spd-weights again")
-    found = verified.digest(path)
+            raise SpdError(f"{path}, a part of this package, is missing; reinstall spd-weights")
+    found = sha256(path)
     if found != expected:
-        remedy = "install spd-weights again" if row.repo is None else _forget(path)
+        remedy = "reinstall spd-weights" if row.repo is None else _forget(path)
         raise SpdError(f"{path} of {row.name} is damaged: expected sha256 {expected}, found {found}; {remedy}")
     return path
 
@@ -75,26 +73,29 @@ def pull(weight: str | Row, revision: str | None = None, to: Path | None = None)
         The folder, loadable with `local-dir:`.
 
     Raises:
-        SpdError: Not found, not reachable, or not the bytes that were promised.
+        SpdError: Not found, not reachable, or not the promised bytes.
     """
     if isinstance(weight, str) and "/" in weight:
         folder = _pull_repo(weight, revision)
+        check_export(folder)
     elif revision is not None:
         raise SpdError(f"the catalog pins the revision of {shown(weight)}; for another one give owner/name")
     else:
-        row = weight if isinstance(weight, Row) else find(weight)
-        folder = weights_file(row).parent
-        if row.repo is not None:
-            for name in EXPORT_FILES:
-                download(row.repo, name, row.revision)
-        golden_there = check_export(folder)["spd"]["golden"]
-        if row.golden is not None and (problem := golden.difference(row.golden, golden_there)):
-            raise SpdError(f"{folder / CONFIG} states other features than the catalog's {row.name}: {problem}")
-        if keys_digest(folder / WEIGHTS) != row.keys_sha256:
-            raise SpdError(f"{folder / WEIGHTS} holds other tensors than the catalog's {row.name} states")
-        return _copied(folder, to)
-    check_export(folder)
+        folder = _pull_row(weight if isinstance(weight, Row) else find(weight))
     return _copied(folder, to)
+
+
+def _pull_row(row: Row) -> Path:
+    folder = weights_file(row).parent
+    if row.repo is not None:
+        for name in EXPORT_FILES:
+            download(row.repo, name, row.revision)
+    config = check_export(folder)
+    if row.golden is not None and (problem := golden.difference(row.golden, config["spd"]["golden"])):
+        raise SpdError(f"{folder / CONFIG} states other features than the catalog's {row.name}: {problem}")
+    if keys_digest(folder / WEIGHTS) != row.keys_sha256:
+        raise SpdError(f"{folder / WEIGHTS} holds other tensors than the catalog's {row.name} states")
+    return folder
 
 
 def _copied(folder: Path, to: Path | None) -> Path:
@@ -107,10 +108,10 @@ def _copied(folder: Path, to: Path | None) -> Path:
 
 
 def verify(target: str) -> str:
-    """Verify an export folder, or a weight of the catalog (which is fetched if it is not in the cache).
+    """Verify an export folder, or a weight of the catalog (fetched if it is not in the cache).
 
     Returns:
-        One line that says what was found sound.
+        One line that says what was verified.
 
     Raises:
         SpdError: What is wrong, and the remedy.
@@ -127,12 +128,12 @@ def verify(target: str) -> str:
 
 def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, RepoFile]:
     """List the files of a revision by path, with the digests that the Hub states."""
-    entries = patiently(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=revision)))
+    entries = with_retries(lambda: list(api.list_repo_tree(repo_id, recursive=True, revision=revision)))
     return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
 def is_same(content: Path | bytes, remote: RepoFile) -> bool:
-    """Compare by the digest that the Hub states: sha256 of a large file, git's own of a small one."""
+    """Compare by the digest that the Hub states: the sha256 of a large file, git's blob digest of a small one."""
     if remote.lfs is not None:
         return digest_of(content) == remote.lfs.sha256
     blob = content if isinstance(content, bytes) else content.read_bytes()
@@ -142,7 +143,7 @@ def is_same(content: Path | bytes, remote: RepoFile) -> bool:
 def _pull_repo(repo_id: str, revision: str | None) -> Path:
     api = HfApi(library_name="spd-weights")
     with explained(repo_id, revision):
-        commit = patiently(lambda: api.model_info(repo_id, revision=revision)).sha
+        commit = with_retries(lambda: api.model_info(repo_id, revision=revision)).sha
         remote = remote_files(api, repo_id, commit)
     for name in EXPORT_FILES:
         path = download(repo_id, name, commit)
@@ -158,14 +159,14 @@ def _pull_repo(repo_id: str, revision: str | None) -> Path:
 def download(repo_id: str, name: str, revision: str | None, cache_dir: str | Path | None = None) -> Path:
     """Fetch one file into the cache, or find it there; SpdError says why it cannot be had."""
     with explained(repo_id, revision):
-        return Path(patiently(lambda: hf_hub_download(repo_id, name, revision=revision, cache_dir=cache_dir)))
+        return Path(with_retries(lambda: hf_hub_download(repo_id, name, revision=revision, cache_dir=cache_dir)))
 
 
 def _forget(path: Path) -> str:
-    """Remove a damaged file from the cache, so that the next attempt downloads it anew."""
+    """Remove a damaged file from the cache, so that the next attempt downloads it again."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     return (
-        f"removed it from the cache: try again, and if it happens again {constants.ENDPOINT} serves other bytes "
+        f"removed it from the cache: try again; if it happens again, {constants.ENDPOINT} serves other bytes "
         "than were published"
     )

@@ -1,4 +1,4 @@
-"""The catalog's weights as timm entrypoints, with their bytes checked before they are used."""
+"""The catalog's weights as timm entrypoints; their bytes are verified before use."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -30,10 +30,10 @@ _OWN_SOURCES = ("file", "url", "state_dict", "hf_hub_id", "source")
 
 
 def register() -> None:
-    """Register every entrypoint of the catalog with timm; again and again if called so.
+    """Register every entrypoint of the catalog with timm; a second call changes nothing.
 
-    A catalog that cannot be read is a warning here, so that a mistake in one's own catalog does not make the
-    package impossible to import; the commands that read it raise.
+    An unreadable catalog gives a warning, not an error: a mistake in one's own catalog must not break the import.
+    The commands that read the catalog raise.
     """
     try:
         rows = load_catalog()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import HubServer
-from tests.hub_store import Store
+from tests.hub.server import HubServer
+from tests.hub.store import Store
 
 _ROOT = tempfile.TemporaryDirectory(prefix="spd-tests-")
 _HUB = HubServer(Path(_ROOT.name, "hub")).__enter__()

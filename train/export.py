@@ -7,9 +7,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from spd_weights.checks import TRAINING
 from spd_weights.environment import environment
 from spd_weights.files import read_json
-from spd_weights.release.export import TRAINING, export_backbone
+from spd_weights.release.export import export_backbone
 
 from .config import Config
 from .methods.adapt import AdaptMethod

@@ -18,7 +18,6 @@ from torch import nn
 import spd_weights  # noqa: F401  (registers its names with timm, so that --model.init can be one)
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
-from spd_weights.local import create_model
 
 from . import checkpoint
 from .config import Config
@@ -226,9 +225,9 @@ def _initialised(config: Config) -> nn.Module:
         options["img_size"] = config.data.image_size
     try:
         if init in ("none", "timm"):
-            return create_model(arch, pretrained=init == "timm", **options)
-        backbone = create_model(arch, pretrained=False, **options)
-        backbone.load_state_dict(create_model(init, **options).state_dict())
+            return timm.create_model(arch, pretrained=init == "timm", **options)
+        backbone = timm.create_model(arch, pretrained=False, **options)
+        backbone.load_state_dict(timm.create_model(init, pretrained=True, **options).state_dict())
         return backbone
     except SpdError:
         raise

@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 import spd_weights  # noqa: F401  (registers its weights with timm)
+from spd_weights.checks import CONFIG, TRAINING, WEIGHTS, check_export
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, sha256
-from spd_weights.local import create_model
-from spd_weights.release.export import CONFIG, TRAINING, WEIGHTS, check_export
 
 _RANDOM = "random:"
 
@@ -92,10 +91,10 @@ def _check_export(folder: Path) -> set[str]:
 def _create(weights: str, name: str, pretrained: bool, image_size: int) -> nn.Module:
     # timm, the Hub client and the checkpoint filters raise anything from RuntimeError to HTTP errors.
     try:
-        model = create_model(name, pretrained)
+        model = timm.create_model(name, pretrained)
         config = model.pretrained_cfg
         if config.get("fixed_input_size") and tuple(config["input_size"][1:]) != (image_size, image_size):
-            model = create_model(name, pretrained, img_size=image_size)
+            model = timm.create_model(name, pretrained, img_size=image_size)
     except Exception as error:
         reason = " ".join(str(error).split())[:600]
         offline = isinstance(error, OSError) and not name.startswith("local-dir:")

@@ -1,6 +1,6 @@
-"""Model cards, rendered from training.json and results.json; nothing else is said.
+"""Model cards, rendered from training.json and results.json alone.
 
-What a record does not hold is rendered as "not recorded", what was not evaluated as "not measured".
+Facts that the record lacks are rendered as "not recorded", missing evaluations as "Not measured".
 """
 
 import re
@@ -19,7 +19,7 @@ PAPER_ID = "arXiv:2207.14315"
 UNKNOWN = "not recorded"
 
 _PREVIEW = """
-What the model saw, an image a row: anchor, second view, positive, negative, where it was changed, and the change.
+Training views, one row per image: anchor, second view, positive, negative, the mask of the change, and the change.
 
 ![A sheet of training views](preview.png)
 """
@@ -27,10 +27,7 @@ _METHODS = {"simsiam": "SimSiam", "moco": "MoCo", "simclr": "SimCLR", "supervise
 
 
 def tag(training: Mapping[str, Any]) -> str:
-    """Name the weights as timm names tags: the method, the data, and `eta0` where SPD was off.
-
-    η is the paper's weight of the SPD loss, so `simsiam_in1k_eta0` reads as what it is.
-    """
+    """Form a tag in timm's style: the method, the data, and `eta0` without SPD (η is the paper's SPD weight)."""
     data = re.sub(r"[^a-z0-9]+", "_", str(_data(training).get("name") or "unknown").lower()).strip("_")
     data = {"imagenet_1k": "in1k", "ilsvrc_imagenet_1k": "in1k"}.get(data.removeprefix("hf_"), data)
     suffix = "_eta0" if training.get("spd_weight") == 0 else ""
@@ -38,7 +35,7 @@ def tag(training: Mapping[str, Any]) -> str:
 
 
 def title(training: Mapping[str, Any]) -> str:
-    """Say in one line what the weights are."""
+    """Describe the weights in one line."""
     method = training.get("method")
     weight = training.get("spd_weight")
     how = _METHODS.get(str(method), str(method or "unknown method"))
@@ -62,15 +59,15 @@ def render(
 
     Args:
         training: The content of training.json.
-        results: The content of results.json, or None where nothing was evaluated.
+        results: The content of results.json, or None if nothing was evaluated.
         repo: `owner/name` on the Hub, or None before publication.
-        name: The catalog's name of weights that come with this package, else None.
-        weights_sha256: Digest of model.safetensors: these weights' results stand first, others' beside. None takes
-            every result for theirs.
-        preview: A preview.png lies beside the card: what the model saw in training.
+        name: The catalog name of weights bundled with this package, else None.
+        weights_sha256: Digest of model.safetensors. It tells these weights' results, shown first, from others',
+            shown beside them. None treats every result as theirs.
+        preview: Whether a preview.png with training views lies beside the card.
 
     Returns:
-        The text of README.md, the same for the same input.
+        The text of README.md; the same input gives the same text.
     """
     template = resources.files("spd_weights.release").joinpath("card_template.md").read_text(encoding="utf-8")
     body = Template(template).substitute(
@@ -97,13 +94,13 @@ def _metadata(training: Mapping[str, Any], measured: list[EvalResult]) -> ModelC
     base = str(training.get("init") or "")
     return ModelCardData(
         library_name="timm",
-        # The Hub's model-index, which needs a name; without a result there is none.
+        # The Hub's model-index needs a name, and is left out without results.
         model_name=title(training) if measured else None,
         eval_results=measured or None,
         pipeline_tag="image-feature-extraction",
-        # "unknown" is the Hub's own identifier for a licence that nobody stated.
+        # "unknown" is the Hub's own identifier for an unstated licence.
         license=training.get("licence") or "unknown",
-        # Both fields take Hub ids only.
+        # Both fields accept Hub ids only.
         datasets=[name.removeprefix("hf:").split(":")[0]] if name.startswith("hf:") else None,
         base_model=base.removeprefix("hf-hub:").split("@")[0] if base.startswith("hf-hub:") else None,
         tags=[
@@ -115,16 +112,16 @@ def _metadata(training: Mapping[str, Any], measured: list[EvalResult]) -> ModelC
 
 def _summary(training: Mapping[str, Any]) -> str:
     weight = training.get("spd_weight")
-    what = f"A `{training.get('architecture', UNKNOWN)}` backbone without classifier for timm."
+    what = f"A `{training.get('architecture', UNKNOWN)}` backbone for timm, without classifier."
     if weight is None:
-        return f"{what} Whether SPD was on is {UNKNOWN}."
+        return f"{what} Whether SPD was used is {UNKNOWN}."
     if weight == 0:
         return (
-            f"{what} It was trained **without** SPot-the-Difference (SPD): the reference for the same recipe with SPD."
+            f"{what} It was trained **without** SPot-the-Difference (SPD), as the control for the same recipe with SPD."
         )
     return (
-        f"{what} It was trained with SPot-the-Difference (SPD), a regulariser that asks the features to tell "
-        "a picture with a small blended-in patch from the same picture without."
+        f"{what} It was trained with SPot-the-Difference (SPD), a regulariser that makes the features of an image "
+        "differ from those of the same image with a small blended-in patch."
     )
 
 
@@ -134,7 +131,7 @@ def _data_section(training: Mapping[str, Any]) -> str:
         [
             f"- Training data: {_known(data.get('name'))}, {_number(data.get('images'))} images",
             f"- Licence of the data: {_known(data.get('licence'))}",
-            f"- Licence of these weights: {training.get('licence') or 'unknown, the publisher stated none'}",
+            f"- Licence of these weights: {training.get('licence') or 'unknown (none stated by the publisher)'}",
         ]
     )
 
@@ -144,7 +141,7 @@ def _recipe(training: Mapping[str, Any]) -> str:
         "Method": training.get("method"),
         "SPD weight η": training.get("spd_weight"),
         "Starting point": training.get("init"),
-        "Picture size": training.get("image_size"),
+        "Image size": training.get("image_size"),
         "Global batch": training.get("global_batch_size"),
         "Steps": training.get("steps"),
         "Epochs": training.get("epochs"),
@@ -152,7 +149,7 @@ def _recipe(training: Mapping[str, Any]) -> str:
         "Seed": training.get("seed"),
     }
     listed = "\n".join(f"- {name}: {_number(value)}" for name, value in lines.items())
-    return f"{listed}\n\nThe resolved configuration of the run is in `training.json`. The command:"
+    return f"{listed}\n\n`training.json` holds the resolved configuration. The command:"
 
 
 def _compute(training: Mapping[str, Any]) -> str:
@@ -181,17 +178,17 @@ def _final(training: Mapping[str, Any]) -> str:
 
 def _loading(repo: str | None, name: str | None) -> dict[str, str]:
     if name is not None:
-        pin = "The file comes with the package spd-weights: no network is needed."
+        pin = "The file is part of the package spd-weights, so no network is needed."
         return {"imports": "import spd_weights  # registers the name\nimport timm", "source": name, "pin": pin}
     pin = (
-        "Plain timm is enough. Add `@<commit sha>` to the name to pin the revision; without the Hub, "
-        "`local-dir:<folder of this file>` is the name."
+        "Plain timm is enough. Append `@<commit sha>` to the name to pin the revision. Without the Hub, use the name "
+        "`local-dir:<folder of this file>`."
     )
     return {"imports": "import timm", "source": f"hf-hub:{repo or '<owner>/<name>'}", "pin": pin}
 
 
 def _anomalib(architecture: str) -> dict[str, object]:
-    """The stages that PaDiM and PatchCore read: of strides 4, 8 and 16, or all where there are no such."""
+    """The stages that PaDiM and PatchCore read: strides 4, 8 and 16, or all stages if there are none of those."""
     unknown: dict[str, object] = dict.fromkeys(("padim_layers", "patchcore_layers", "n_features"), UNKNOWN)
     if not timm.is_model(architecture):
         return unknown
@@ -199,7 +196,7 @@ def _anomalib(architecture: str) -> dict[str, object]:
         with torch.device("meta"):
             backbone: Any = timm.create_model(architecture, features_only=True)
         stages = backbone.feature_info.get_dicts()
-    except Exception:  # one without stages, or that cannot be built without memory
+    except Exception:  # an architecture without stages, or one that cannot be built on the meta device
         return unknown
     padim = [stage for stage in stages if stage["reduction"] in (4, 8, 16)] or stages
     return {

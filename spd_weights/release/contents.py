@@ -1,4 +1,4 @@
-"""What is released with a weight: its files, the card that says where it is, and the catalog row that pins it."""
+"""The files of a release, and the catalog row that pins it."""
 
 import json
 import shutil
@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spd_weights.catalog import Row, card_folder, load_catalog
+from spd_weights.catalog import Row, load_catalog
+from spd_weights.checks import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, keys_digest
 from spd_weights.errors import SpdError
-from spd_weights.files import digest_of, json_text, read_json, replacing, sha256
+from spd_weights.files import digest_of, json_text, read_json, sha256
 from spd_weights.release import cards, results
-from spd_weights.release.export import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, keys_digest
 
-# Names of files to their contents, on disk or made here.
 Contents = Mapping[str, Path | bytes]
+"""File names to contents: a file on disk, or bytes made here."""
 
-CARD_FILES = (CARD, TRAINING, RESULTS, PREVIEW)  # what a card is rendered from, and the card
 _PROVENANCE = (
     "method", "spd_weight", "data.name", "init", "seed", "steps", "config", "command", "environment", "created",
 )  # fmt: skip
@@ -29,20 +28,20 @@ def contents(
     licence: str | None = None,
     data_licence: str | None = None,
 ) -> dict[str, Path | bytes]:
-    """Say what a release of an export consists of.
+    """Collect the files of a release.
 
     Args:
-        directory: A sound export; results.json and preview.png are taken along where they are there.
-        repo: `owner/name` where it is released on the Hub.
-        name: The catalog's name where it comes with this package.
-        licence: Of the weights, written into every file that states one; None leaves what the export says.
-        data_licence: Of the training data, likewise.
+        directory: A sound export; its results.json and preview.png are included if present.
+        repo: `owner/name` for a release on the Hub.
+        name: The catalog name for a weight bundled with this package.
+        licence: The weights' licence, written into every file that states one; None keeps what the export says.
+        data_licence: The training data's licence, likewise.
 
     Returns:
-        The files: the export's, results without this machine's paths, `.eval_results`, and the rendered card.
+        The export's files, results without this machine's paths, `.eval_results`, and the rendered card.
 
     Raises:
-        SpdError: The export does not say where it is from.
+        SpdError: The training record lacks facts that published weights must state.
     """
     files: dict[str, Path | bytes] = {each: directory / each for each in EXPORT_FILES}
     training = _provenance(directory / TRAINING)
@@ -70,9 +69,9 @@ def row(files: Contents, name: str | None = None, **where: Any) -> Row:
     """Make the catalog row of a release.
 
     Args:
-        files: What `contents` gave.
-        name: The row's name; None makes it of the training record.
-        where: `status` and the pins that it has: `repo`, `revision`, `file`.
+        files: The result of `contents`.
+        name: The row's name; None derives it from the training record.
+        where: `status` and the pins that go with it: `repo`, `revision`, `file`.
     """
     training, config = _read(files[TRAINING]), _read(files[CONFIG])
     measured = _read(files[RESULTS]) if RESULTS in files else None
@@ -102,36 +101,8 @@ def row(files: Contents, name: str | None = None, **where: Any) -> Row:
     return Row(**{**values, **where})
 
 
-def keep_card(name: str, files: Contents) -> Path | None:
-    """Put the card and its sources into the clone's model_cards/<name>; returns the folder, None without a clone."""
-    folder = card_folder(name)
-    if folder is not None:
-        with replacing(folder, known=CARD_FILES) as beside:
-            write({each: files[each] for each in CARD_FILES if each in files}, beside)
-    return folder
-
-
-def card_again(row: Row) -> str:
-    """Render the card of a clone's weight from the sources that lie beside it in model_cards/.
-
-    Raises:
-        SpdError: There are none.
-    """
-    folder = card_folder(row.name)
-    if folder is None or not (folder / TRAINING).is_file():
-        raise SpdError(f"{row.name} has no sources in {folder or 'model_cards/ (this is no clone)'}")
-    return cards.render(
-        read_json(folder / TRAINING),
-        results.read(folder / RESULTS) if (folder / RESULTS).is_file() else None,
-        repo=row.repo,
-        name=row.name if row.status == "bundled" else None,
-        weights_sha256=row.sha256,
-        preview=(folder / PREVIEW).is_file(),
-    )
-
-
 def write(files: Contents, folder: Path) -> None:
-    """Write files into a folder that is there."""
+    """Write files into an existing folder."""
     for name, content in files.items():
         if isinstance(content, bytes):
             (folder / name).write_bytes(content)
@@ -144,7 +115,7 @@ def _provenance(path: Path) -> dict[str, Any]:
     data = training.get("data")
     known = {**training, "data.name": data.get("name") if isinstance(data, dict) else None}
     if missing := [key for key in _PROVENANCE if known.get(key) in (None, "", {})]:
-        raise SpdError(f"{path} does not record {', '.join(missing)}; published weights must say what they are")
+        raise SpdError(f"{path} does not record {', '.join(missing)}; published weights must state these facts")
     return training
 
 

@@ -1,6 +1,6 @@
-"""Checkpoints of other self-supervised code, as exports: SimSiam, MoCo, SimCLR, lightly, solo-learn, torchvision.
+"""Checkpoints of other frameworks as exports: SimSiam, MoCo, SimCLR, lightly, solo-learn, torchvision.
 
-Only tensors are read: safetensors, or pickles with `weights_only=True`, which runs no code of the file's.
+Only tensors are read: safetensors, or pickles with `weights_only=True`, which runs no code from the file.
 """
 
 import pickle
@@ -19,25 +19,26 @@ from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 from spd_weights.release.export import export_backbone
 
-# Where a checkpoint keeps its tensors, and what stands before a backbone's keys. The longest prefix that fits wins.
+# Keys under which a checkpoint nests its tensors, and prefixes of a backbone's keys. The prefix that matches most
+# keys wins.
 _NESTED = ("state_dict", "model", "model_state_dict", "teacher", "student")
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _PREFIXES = (
     "encoder_q.", "base_encoder.", "encoder.", "backbone.", "online_encoder.net.", "online_backbone.", "resnet.",
     "student_backbone.", "net.", "",
 )  # fmt: skip
-# lightly keeps torchvision's ResNet as a Sequential of its children.
+# lightly stores torchvision's ResNet as a Sequential of its children.
 _SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` did.
+    """The result of `convert`.
 
     Attributes:
         directory: The export.
-        prefix: What stood before the backbone's keys.
-        dropped: The keys that are not the backbone's: heads, projectors, momentum encoders, queues.
+        prefix: The prefix of the backbone's keys in the checkpoint.
+        dropped: The keys outside the backbone: heads, projectors, momentum encoders, queues.
     """
 
     directory: Path
@@ -46,7 +47,7 @@ class Converted:
 
 
 def convert(file: Path, architecture: str, to: Path) -> Converted:
-    """Turn a checkpoint into an export.
+    """Convert a checkpoint to an export.
 
     Args:
         file: .safetensors, .pth, .pt, .ckpt or .tar.
@@ -54,7 +55,7 @@ def convert(file: Path, architecture: str, to: Path) -> Converted:
         to: The folder to write.
 
     Returns:
-        The folder, and what was left out.
+        The folder, and the keys that were dropped.
 
     Raises:
         SpdError: The file cannot be read without running code, or holds no backbone of that architecture.
@@ -68,7 +69,7 @@ def convert(file: Path, architecture: str, to: Path) -> Converted:
     missing = [key for key in needed if key not in renamed and not key.endswith("num_batches_tracked")]
     if missing:
         raise SpdError(
-            f"{file} holds no {architecture}: {len(missing)} of {len(needed)} tensors are not there, the first is "
+            f"{file} holds no {architecture}: {len(missing)} of {len(needed)} tensors are missing, the first is "
             f"{missing[0]}; it has {', '.join(list(state)[:3])}, …"
         )
     tensors = {key: state[renamed[key]] if key in renamed else value for key, value in needed.items()}
@@ -93,15 +94,15 @@ def _read(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise SpdError(
-            f"{file} holds more than tensors, or is no checkpoint; nothing of it was run. Where it comes from, save "
-            "its tensors alone: torch.save(checkpoint['state_dict'], …), or as safetensors"
+            f"{file} holds more than tensors, or is not a checkpoint; nothing in it was run. On the machine it comes "
+            "from, save only its tensors: torch.save(checkpoint['state_dict'], …), or as safetensors"
         ) from error
-    except Exception as error:  # on damaged bytes the readers raise whatever they stumble over
+    except Exception as error:  # on damaged bytes the readers raise errors of many kinds
         raise SpdError(f"{file} cannot be read as a checkpoint: {' '.join(str(error).split())[:300]}") from error
 
 
 def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:
-    """The tensors by key, wrappers' prefixes removed."""
+    """Collect the tensors by key, without wrappers' prefixes."""
     for _ in range(2):
         nested = [name for name in _NESTED if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
         if nested:
@@ -116,7 +117,7 @@ def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:
 
 
 def _match(state: Mapping[str, torch.Tensor], needed: Mapping[str, torch.Tensor]) -> tuple[str, dict[str, str]]:
-    """The prefix that explains most of the backbone's keys, and the checkpoint's key of each."""
+    """Find the prefix that matches most of the backbone's keys; returns it, and the checkpoint's key for each."""
     best: tuple[str, dict[str, str]] = ("", {})
     for prefix in _PREFIXES:
         inside = {key.removeprefix(prefix): key for key in state if key.startswith(prefix)}
@@ -133,7 +134,7 @@ def _from_sequential(name: str) -> str:
 
 
 def _record(file: Path, architecture: str, backbone: torch.nn.Module) -> dict[str, Any]:
-    """What is known of foreign weights: where they came from, and nothing of their training."""
+    """The training record of foreign weights: their origin; nothing is known about their training."""
     cfg = timm.get_pretrained_cfg(architecture)
     assert cfg is not None
     channels, size = cfg.input_size[0], cfg.input_size[-1]
@@ -142,7 +143,7 @@ def _record(file: Path, architecture: str, backbone: torch.nn.Module) -> dict[st
         "architecture": architecture,
         "method": None,
         "spd_weight": None,
-        # Our choice, because every code read here normalises so: ImageNet's mean and std.
+        # Our choice, because all frameworks read here normalise with them: ImageNet's mean and std.
         "image_size": size,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],

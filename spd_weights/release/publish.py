@@ -1,4 +1,4 @@
-"""An export to the Hub: checked first, one commit, read back, and nothing half-published whatever fails."""
+"""Publish an export to the Hub: checked first, one commit, then read back."""
 
 import re
 import time
@@ -12,15 +12,14 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from spd_weights import retry
+from spd_weights import transport
 from spd_weights.catalog import Row
+from spd_weights.checks import CARD, CONFIG, TRAINING, WEIGHTS, check_export
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, read_json, sha256
 from spd_weights.hub import download, is_same, remote_files
-from spd_weights.hub_errors import explained
 from spd_weights.release.contents import Contents, contents, row
-from spd_weights.release.export import CARD, CONFIG, TRAINING, WEIGHTS, check_export
-from spd_weights.retry import TransportError, cause, patiently, pause_after
+from spd_weights.transport import TransportError, cause, explained, pause_after, with_retries
 
 _NOT_WEIGHTS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt", "LICENSE.md")
 _TAG = re.compile(r"(?!.*(\.\.|\.lock$))[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
@@ -28,16 +27,16 @@ _TAG = re.compile(r"(?!.*(\.\.|\.lock$))[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
 @dataclass(frozen=True)
 class Published:
-    """What `publish` did.
+    """The result of `publish`.
 
     Attributes:
         repo: `owner/name`.
         changes: File to "new", "changed" or "unchanged".
-        commit: The commit that holds the files, 40 hexadecimal digits; None after a dry run of changes.
+        commit: The commit that holds the files, 40 hexadecimal digits; None after a dry run with changes.
         url: The commit's page; None likewise.
         row: The catalog row that pins the commit; None likewise.
-        files: What was published.
-        tag: The tag that marks the commit; None where none was asked for.
+        files: The published files.
+        tag: The commit's tag, if one was requested.
     """
 
     repo: str
@@ -97,15 +96,15 @@ def publish(
         if dry_run and _differ(changes):
             return Published(repo_id, changes, None, None, None, files)
         if head is None:
-            patiently(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
-            head = patiently(lambda: api.model_info(repo_id)).sha
+            with_retries(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
+            head = with_retries(lambda: api.model_info(repo_id)).sha
         assert head is not None
         commit = head
         if _differ(changes):
             commit = _commit(api, repo_id, files, head, config["pretrained_cfg"]["description"])
             _read_back(repo_id, commit, files)
         if tag is not None and not dry_run:
-            patiently(lambda: _mark(api, repo_id, tag, commit))
+            with_retries(lambda: _mark(api, repo_id, tag, commit))
     url = f"{api.endpoint}/{repo_id}/commit/{commit}"
     pinned = row(files, status="released", repo=repo_id, revision=commit, file=WEIGHTS)
     return Published(repo_id, changes, commit, url, pinned, files, tag)
@@ -114,7 +113,7 @@ def publish(
 def _compare(api: HfApi, repo_id: str, files: Contents, private: bool = False) -> tuple[str | None, dict[str, str]]:
     """The head commit (None: no repository yet) and, of each file, how it differs from there."""
     try:
-        info = patiently(lambda: api.model_info(repo_id))
+        info = with_retries(lambda: api.model_info(repo_id))
     except RepositoryNotFoundError:
         return None, dict.fromkeys(files, "new")
     if private and not info.private:
@@ -155,7 +154,7 @@ def _check_tag_is_free(api: HfApi, repo_id: str, head: str | None, tag: str | No
 
 
 def _tags(api: HfApi, repo_id: str) -> dict[str, str]:
-    return {ref.name: ref.target_commit for ref in patiently(lambda: api.list_repo_refs(repo_id)).tags}
+    return {ref.name: ref.target_commit for ref in with_retries(lambda: api.list_repo_refs(repo_id)).tags}
 
 
 def _mark(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
@@ -173,7 +172,7 @@ def _commit(api: HfApi, repo_id: str, files: Contents, head: str, title: str) ->
     """
     _, wanted = _compare(api, repo_id, files)
     may_move = True
-    for wait in (*retry.WAITS, None):
+    for wait in (*transport.WAITS, None):
         operations = [CommitOperationAdd(name, content) for name, content in files.items()]
         try:
             return api.create_commit(repo_id, operations, commit_message=title, parent_commit=head).oid

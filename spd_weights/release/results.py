@@ -1,4 +1,4 @@
-"""results.json of `python -m eval`, summed up for cards, the catalog and the Hub's own tables."""
+"""results.json of `python -m eval`, summarised for cards, the catalog and the Hub's own tables."""
 
 import math
 import re
@@ -20,17 +20,17 @@ _Rows = list[Mapping[str, Any]]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a results.json without this machine's paths: of local weights and data the names alone.
+    """Read a results.json, and reduce the paths of this machine to names.
 
     Raises:
-        SpdError: It cannot be read, or is none of `python -m eval`'s.
+        SpdError: It cannot be read, or `python -m eval` did not write it.
     """
     content = read_json(path)
     rows = content.get("rows")
     config = content.get("config") or {}
     sound = isinstance(rows, list) and all(isinstance(row, Mapping) and set(row) >= set(_ROW) for row in rows)
     if not sound or not isinstance(config, Mapping):
-        raise SpdError(f"{path} is no results.json of python -m eval: a row has {', '.join(_ROW)}")
+        raise SpdError(f"{path} is not a results.json of python -m eval: each row needs {', '.join(_ROW)}")
     config = dict(config)
     if "data" in config:
         config["data"] = PurePath(str(config["data"])).name
@@ -44,30 +44,30 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def summarise(results: Mapping[str, Any] | None, weights_sha256: str | None) -> list[dict[str, Any]]:
-    """Average over the categories, each the mean over its seeds.
+    """Average over categories; each category's value is the mean over its seeds.
 
     Args:
-        results: The content of results.json; None where nothing was evaluated.
-        weights_sha256: Only these weights' rows; None takes all.
+        results: The content of results.json; None if nothing was evaluated.
+        weights_sha256: Take only these weights' rows; None takes all.
 
     Returns:
-        For each (dataset, protocol, method, metric): those four, `value`, `spread` (the standard deviation over the
-        seeds of the mean over the categories; None where there is one seed), `categories`, `seeds` and `reason`. A
-        category without a finite value leaves `value` None, and `reason` says why.
+        One entry per (dataset, protocol, method, metric): those four, `value`, `spread` (the standard deviation
+        over seeds of the mean over categories; None with one seed), `categories`, `seeds` and `reason`. If a
+        category lacks a finite value, `value` is None and `reason` says why.
     """
     own, _ = _split(results, weights_sha256)
     return [{**dict(zip(_KEYS, key, strict=True)), **_mean(group)} for key, group in _grouped(own).items()]
 
 
 def markdown(results: Mapping[str, Any] | None, weights_sha256: str | None) -> str:
-    """The measured means as a table: these weights, and beside them whatever else was measured on the same.
+    """The measured means as a Markdown table: these weights first, other evaluated weights beside them.
 
     Args:
-        results: The content of results.json; None where nothing was evaluated.
-        weights_sha256: These weights; None takes every row for theirs.
+        results: The content of results.json; None if nothing was evaluated.
+        weights_sha256: These weights; None treats every row as theirs.
 
     Returns:
-        Markdown. Another weight's mean is shown where it was taken over the same categories and seeds.
+        Markdown. Another weight's mean is shown only if it covers the same categories and seeds.
     """
     own, others = _split(results, weights_sha256)
     if not own:
@@ -78,8 +78,8 @@ def markdown(results: Mapping[str, Any] | None, weights_sha256: str | None) -> s
     beside = [_grouped(rows) for rows in columns.values()]
     head = ["data", "protocol", "method", "metric", "these weights", *columns, "categories", "seeds"]
     lines = [
-        "Mean over the categories, each the mean over its seeds; ± is the standard deviation over the seeds, where "
-        "there are several. One by one: `results.json`.",
+        "Mean over categories of the mean over seeds; ± is the standard deviation over seeds, if there are several. "
+        "`results.json` has every single result.",
         "",
         f"| {' | '.join(head)} |",
         "| --- | --- | --- | --- |" + " ---: |" * (len(columns) + 3),
@@ -96,7 +96,7 @@ def markdown(results: Mapping[str, Any] | None, weights_sha256: str | None) -> s
 
 
 def public_name(weights: str) -> str:
-    """Of a local folder its name (a run's for its export), of anything else the name as it is."""
+    """Reduce a local folder to its name (an export to its run's name); keep any other name."""
     if weights.startswith("hf-hub:") or "/" not in weights:
         return weights.removeprefix("local-dir:")
     path = PurePath(weights.removeprefix("local-dir:"))
@@ -136,7 +136,7 @@ def eval_results(results: Mapping[str, Any] | None, weights_sha256: str | None) 
 
 
 def _split(results: Mapping[str, Any] | None, weights_sha256: str | None) -> tuple[_Rows, _Rows]:
-    """The rows of these weights, and those of others."""
+    """Split the rows into those of these weights and those of others."""
     own: _Rows = []
     others: _Rows = []
     for row in (results or {}).get("rows", []):

@@ -1,4 +1,4 @@
-"""A small trained backbone and what is known of its training."""
+"""A small backbone with its training record, and a Hub to put it on."""
 
 import os
 import time
@@ -11,12 +11,13 @@ import timm
 import torch
 from torch import nn
 
-from spd_weights import retry
-from spd_weights.catalog import Row, card_folder, catalog_path, load_catalog
+from spd_weights import transport
+from spd_weights.catalog import Row, load_catalog
+from spd_weights.checks import WEIGHTS
 from spd_weights.release import contents as release
-from spd_weights.release.contents import card_again
-from spd_weights.release.export import WEIGHTS, export_backbone
-from tests.hub_server import HubServer
+from spd_weights.release.clone import card_paths, render_card
+from spd_weights.release.export import export_backbone
+from tests.hub.server import HubServer
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def training() -> dict[str, Any]:
 
 
 def random_backbone(architecture: str = "test_resnet", seed: int = 0) -> nn.Module:
-    """A headless timm model whose every tensor, running statistics included, differs from its initial value."""
+    """A headless timm model in which every tensor, running statistics too, differs from its initial value."""
     torch.manual_seed(seed)
     model: nn.Module = timm.create_model(architecture, num_classes=0)
     for value in model.state_dict().values():
@@ -80,15 +81,15 @@ def repo(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses between attempts of a hundredth, ours where the Hub names none, and the Hub client's."""
-    monkeypatch.setattr(retry, "WAITS", (0.01, 0.02, 0.02))
+    """Shorten the pauses between attempts: ours if the Hub names no time, and the Hub client's."""
+    monkeypatch.setattr(transport, "WAITS", (0.01, 0.02, 0.02))
     quick = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: time.sleep(min(seconds, 0.01))})
     monkeypatch.setattr("huggingface_hub.utils._http.time", quick)
     monkeypatch.setattr("huggingface_hub.file_download.time", quick)
 
 
 def serve(hub: HubServer, export: Path, repo: str) -> Row:
-    """Put an export into the Hub's store, as `publish` would, and give its row."""
+    """Put an export into the Hub's store, as `publish` would; returns its row."""
     files = release.contents(export, repo=repo)
     hub.store.create(repo, private=False)
     entries = {
@@ -103,15 +104,11 @@ def serve(hub: HubServer, export: Path, repo: str) -> Row:
 
 
 def cards_that_differ() -> list[str]:
-    """The committed cards, of the catalog in use, that are not what their sources render today."""
-    differ = []
-    for row in load_catalog().values():
-        if row.status == "planned":
-            continue
-        folder, text = card_folder(row.name), card_again(row)
-        assert folder is not None
-        paths = [folder / "README.md"]
-        if row.status == "bundled":
-            paths.append((catalog_path().parent / str(row.file)).with_name("README.md"))
-        differ += [str(path) for path in paths if path.read_text(encoding="utf-8") != text]
-    return differ
+    """The committed cards, of the catalog in use, that differ from what their sources render."""
+    return [
+        str(path)
+        for row in load_catalog().values()
+        if row.status != "planned"
+        for path in card_paths(row)
+        if render_card(row) != path.read_text(encoding="utf-8")
+    ]

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from spd_weights.release.export import WEIGHTS, export_backbone
+from spd_weights.checks import WEIGHTS
+from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
-from tests.hub_faults import Faults, drip
-from tests.hub_server import HubServer
+from tests.hub.faults import Faults, drip
+from tests.hub.server import HubServer
 from tests.spd_weights.conftest import random_backbone, serve
 
 _NAME = "mobilenetv2_100_spd.simsiam_caltech101"
@@ -59,7 +60,7 @@ assert main(["pull", {_NAME + "_eta0"!r}]) == 2
     done = run_python("-c", code, **home, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     assert hub.requests == []
-    assert "HF_HUB_OFFLINE is set; where there is a connection run hf download acme/two --revision " in done.stderr
+    assert "HF_HUB_OFFLINE is set; on a machine with a connection run hf download acme/two --revision " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -101,6 +102,6 @@ assert main(["doctor"]) in (0, 1)
     assert done.returncode == 0, done.stderr
     full, _, read_only = done.stderr.partition("read-only:")
     assert "free some space, or set HF_HOME to another disk" in full
-    assert "what is in the cache loads, to add to it set HF_HOME" in read_only
+    assert "cached weights still load, to add more set HF_HOME" in read_only
     assert "Traceback" not in done.stderr
-    assert "read-only: what is in it loads, nothing can be added" in done.stdout
+    assert "read-only: cached weights load, none can be added" in done.stdout

@@ -34,7 +34,7 @@ def test_the_papers_set_is_there_in_pairs() -> None:
 
 def test_bare_name_is_the_one_with_spd() -> None:
     assert find("resnet50_spd").name == "resnet50_spd.simsiam_in1k"
-    with pytest.raises(SpdError, match=r"there is resnet50_spd\.simsiam_in1k, "):
+    with pytest.raises(SpdError, match=r"it has resnet50_spd\.simsiam_in1k, "):
         find("resnet50_spd.dino")
     with pytest.raises(SpdError, match="'resnet9' is not in the catalog"):
         find("resnet9")
@@ -66,18 +66,18 @@ def test_own_catalog_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"status": "released", **_PINS, "bytes": "9"}, "bytes is '9'"),
         ({"status": "released", **_PINS, "bytes": True}, "bytes is True"),
         ({"status": "released", **_PINS, "file": "model.bin"}, "file is"),
-        ({"status": "bundled", **_PINS}, "repo must be null while the status is bundled"),
-        ({"sha256": "b" * 64}, "sha256 must be null while the status is planned"),
+        ({"status": "bundled", **_PINS}, "repo must be null in a bundled row"),
+        ({"sha256": "b" * 64}, "sha256 must be null in a planned row"),
         ({"status": "soon"}, "status must be one of"),
         ({"method": "dino"}, "method must be one of"),
         ({"spd_weight": "0.1"}, "spd_weight must be a number"),
         ({"spd_weight": float("nan")}, "spd_weight must be a number"),
         ({"spd_weight": True}, "spd_weight must be a number"),
-        ({"spd_weight": 0}, "_eta0 exactly where spd_weight is 0"),
-        ({"name": "resnet50.simsiam_in1k"}, "the name must read"),
-        ({"architecture": "resnet18"}, "the name must read"),
-        ({"description": ""}, "description must be a text"),
-        ({"licence": 3}, "licence must be a text or null"),
+        ({"spd_weight": 0}, "_eta0 if and only if spd_weight is 0"),
+        ({"name": "resnet50.simsiam_in1k"}, "the name must have the form"),
+        ({"architecture": "resnet18"}, "the name must have the form"),
+        ({"description": ""}, "description must be a string"),
+        ({"licence": 3}, "licence must be a string or null"),
         ({"counterpart": "resnet50_spd.none"}, "its counterpart 'resnet50_spd.none' is not in the catalog"),
         ({"extra": 1}, "missing or unknown fields: extra"),
     ],

@@ -6,7 +6,7 @@ import pytest
 from spd_weights.catalog import load_catalog
 from spd_weights.cli import main
 from tests.conftest import RunPython
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 
 
 def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +73,7 @@ def test_mistakes_are_one_line_and_exit_2(
 def test_offline_names_the_command_to_run_elsewhere(run_python: RunPython) -> None:
     done = run_python("-m", "spd_weights", "pull", "acme/x", HF_HUB_OFFLINE="1")
     assert done.returncode == 2
-    assert "HF_HUB_OFFLINE is set; where there is a connection run hf download acme/x\n" in done.stderr
+    assert "HF_HUB_OFFLINE is set; on a machine with a connection run hf download acme/x\n" in done.stderr
     assert "Traceback" not in done.stderr
 
 

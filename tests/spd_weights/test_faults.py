@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from spd_weights.checks import WEIGHTS
 from spd_weights.errors import SpdError
 from spd_weights.hub import pull, weights_file
-from spd_weights.release.export import WEIGHTS
-from tests.hub_faults import Act, Faults, answer, drip, hang_up, redirect, shorten, truncate
-from tests.hub_protocol import WRITE_TOKEN, Handler
-from tests.hub_server import HubServer
+from tests.hub.faults import Act, Faults, answer, drip, hang_up, redirect, shorten, truncate
+from tests.hub.protocol import WRITE_TOKEN, Handler
+from tests.hub.server import HubServer
 from tests.spd_weights.conftest import serve
 
 _ALWAYS = 999
@@ -32,6 +32,7 @@ class Case:
     error: str | None = None
 
 
+_BUSY = "the Hub answered 503 .*; run the command again in some minutes"
 _AGAIN = {"Retry-After": "0"}
 CASES = [
     Case("connection dropped before the answer to HEAD", "HEAD", WEIGHTS, hang_up),
@@ -45,20 +46,20 @@ CASES = [
     Case("config.json cut off", "GET", "config.json", truncate(100)),
     Case("503 to HEAD, twice", "HEAD", WEIGHTS, answer(503), 2),
     Case("503 to GET, twice", "GET", WEIGHTS, answer(503), 2),
-    Case("503 always", "GET", WEIGHTS, answer(503), _ALWAYS, r"the Hub answered 503 .*; wait some minutes"),
-    Case("503 to HEAD always", "HEAD", "", answer(503), _ALWAYS, r"the Hub answered 503 .*; wait some minutes"),
+    Case("503 always", "GET", WEIGHTS, answer(503), _ALWAYS, _BUSY),
+    Case("503 to HEAD always", "HEAD", "", answer(503), _ALWAYS, _BUSY),
     Case("429 to HEAD, Retry-After", "HEAD", WEIGHTS, answer(429, **_AGAIN), 2),
     Case("429 to GET, Retry-After", "GET", WEIGHTS, answer(429, **_AGAIN), 2),
-    Case("429 always", "HEAD", WEIGHTS, answer(429, **_AGAIN), _ALWAYS, "too many requests; wait some minutes"),
+    Case("429 always", "HEAD", WEIGHTS, answer(429, **_AGAIN), _ALWAYS, "too many requests; run the"),
     Case(
         "429 for longer than five minutes", "HEAD", WEIGHTS, answer(429, **{"Retry-After": "4000"}), _ALWAYS,
-        "too many requests; run it again in 4000 seconds",
+        "too many requests; run the command again in 4000 seconds",
     ),
     Case("revision gone", "HEAD", "", answer(404, **{"X-Error-Code": "RevisionNotFound"}), _ALWAYS, "has no revision"),
     Case("file gone", "HEAD", WEIGHTS, answer(404, **{"X-Error-Code": "EntryNotFound"}), _ALWAYS, "lacks a file"),
     Case("repository gone", "HEAD", "", answer(404, **{"X-Error-Code": "RepoNotFound"}), _ALWAYS, "or private"),
     Case("token refused", "HEAD", "", answer(401), _ALWAYS, "or private|does not accept the token"),
-    Case("forbidden", "HEAD", "", answer(403), _ALWAYS, "the token may not"),
+    Case("forbidden", "HEAD", "", answer(403), _ALWAYS, "the token lacks permission"),
     Case("slow drip", "GET", WEIGHTS, drip(20_000, 0.01)),
     Case("stalls for longer than the client waits, once", "GET", WEIGHTS, drip(200_000, 0.5)),
 ]  # fmt: skip
@@ -126,7 +127,7 @@ def test_mirror_that_is_none_is_named(hub: HubServer, export: Path, repo: str, t
         return True
 
     hub.fault = no_etag
-    with pytest.raises(SpdError, match=f"{hub.endpoint} does not answer as the Hub does .*; check HF_ENDPOINT"):
+    with pytest.raises(SpdError, match=f"{hub.endpoint} does not answer like the Hub .*; check HF_ENDPOINT"):
         weights_file(row, tmp_path)
 
 

@@ -8,10 +8,11 @@ import timm
 import torch
 from torch import nn
 
+from spd_weights import golden
+from spd_weights.checks import check_export
 from spd_weights.errors import SpdError
 from spd_weights.hub import verify
-from spd_weights.release import golden
-from spd_weights.release.export import check_export, export_backbone
+from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
 
 
@@ -51,7 +52,7 @@ def test_tolerance_takes_rounding_and_no_more(export: Path) -> None:
     assert golden.difference(stages, scaled(1 + 5e-5)) is None
     assert "layer2 has norm" in str(golden.difference(stages, scaled(1 + 2e-4)))
     assert "layer2 has norm" in str(golden.difference(stages, scaled(float("nan"))))
-    assert "stages or their shapes" in str(golden.difference(stages, stages[1:]))
+    assert "names or shapes of the stages" in str(golden.difference(stages, stages[1:]))
 
 
 def test_other_preprocessing_is_noticed_by_verify(export: Path) -> None:
@@ -60,7 +61,7 @@ def test_other_preprocessing_is_noticed_by_verify(export: Path) -> None:
     assert "features as exported" in verify(str(export))
     config["pretrained_cfg"]["mean"][0] += 0.01
     path.write_text(json.dumps(config))
-    with pytest.raises(SpdError, match=r"holds the right bytes and gives other features .*act1 has .*mean, std"):
+    with pytest.raises(SpdError, match=r"holds the right bytes but gives other features .*act1 has .*mean, std"):
         verify(str(export))
 
 
@@ -70,7 +71,7 @@ def test_malformed_numbers_are_named(export: Path, broken: Any) -> None:
     config = json.loads(path.read_text())
     config["spd"]["golden"] = broken
     path.write_text(json.dumps(config))
-    with pytest.raises(SpdError, match=r"spd\.golden; export the run again"):
+    with pytest.raises(SpdError, match=r"spd\.golden must list stages with stage, shape, mean and norm"):
         check_export(export)
 
 

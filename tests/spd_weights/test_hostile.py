@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 
 from spd_weights.catalog import find, load_catalog
+from spd_weights.checks import WEIGHTS, check_export
 from spd_weights.cli import main
 from spd_weights.errors import SpdError
 from spd_weights.files import digest_of, sha256
 from spd_weights.hub import pull, verify
 from spd_weights.release.bundle import bundle
-from spd_weights.release.export import WEIGHTS, check_export
 from spd_weights.release.publish import publish
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 from tests.spd_weights.conftest import serve
 
 _PIECES = (

@@ -8,11 +8,11 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from safetensors.torch import load_file
 
+from spd_weights.checks import EXPORT_FILES
 from spd_weights.errors import SpdError
 from spd_weights.hub import pull, verify, weights_file
-from spd_weights.release.export import EXPORT_FILES
 from spd_weights.release.publish import publish
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 
 
 def test_pull_to_a_folder_and_verify(hub: HubServer, export: Path, repo: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from spd_weights.release.bundle import bundle
 from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 from tests.spd_weights.conftest import random_backbone, serve
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +33,7 @@ before, between = set(sys.modules), time.process_time()
 import spd_weights
 ratio = (time.process_time() - start) / (between - start)
 assert ratio <= 1.03, ratio  # tests/bench/import_time.py measures it
+assert not [name for name in sys.modules if name.startswith("spd_weights.release")]
 heavy = {"accelerate", "datasets", "pandas", "rich", "sklearn", "scipy", "train", "eval", "tyro", "matplotlib"}
 assert not heavy & (set(sys.modules) - before), heavy & (set(sys.modules) - before)
 """
@@ -40,13 +41,29 @@ assert not heavy & (set(sys.modules) - before), heavy & (set(sys.modules) - befo
     assert done.returncode == 0, done.stderr
 
 
+def _imports(path: Path) -> set[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+        names |= {f"{node.module}.{alias.name}" for alias in node.names} if isinstance(node, ast.ImportFrom) else set()
+    return names
+
+
 def test_package_depends_on_nothing_above_it() -> None:
-    allowed = {"timm", "torch", "huggingface_hub", "safetensors", "numpy", "spd_weights", *sys.stdlib_module_names}
-    for path in (ROOT / "spd_weights").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-            assert {name.partition(".")[0] for name in names} <= allowed, path
+    allowed = {"timm", "torch", "huggingface_hub", "safetensors", "numpy", "packaging", "spd_weights"}
+    allowed |= sys.stdlib_module_names
+    for path in (ROOT / "spd_weights").rglob("*.py"):
+        assert {name.partition(".")[0] for name in _imports(path)} <= allowed, path
+
+
+def test_only_the_command_line_reaches_for_the_release_part() -> None:
+    users = {
+        path.name
+        for path in (ROOT / "spd_weights").glob("*.py")
+        if any(name.startswith("spd_weights.release") for name in _imports(path))
+    }
+    assert users == {"cli.py"}  # and there inside a function: test_import_is_light_and_silent
 
 
 def test_wheel_holds_the_package_alone(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from spd_weights.registry import register
 from spd_weights.release.export import export_backbone
 from spd_weights.release.publish import publish
 from tests.conftest import RunPython
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 from tests.spd_weights.conftest import random_backbone
 
 _COMPARE = """

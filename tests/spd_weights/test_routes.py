@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 from tests.spd_weights.conftest import random_backbone, serve
 
 _LOADING = Path(__file__).parents[2] / "docs" / "loading.md"

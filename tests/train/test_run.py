@@ -19,7 +19,6 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.functional import normalize, to_tensor
 
 from spd_weights.errors import SpdError
-from spd_weights.local import create_model
 from tests.train.helpers import ARCH, ROOT, arguments, run_train, small_config, write_photos
 from train.__main__ import main
 from train.config import AugmentConfig, Config, DataConfig, ModelConfig, OptimConfig, SpdConfig
@@ -102,7 +101,7 @@ def test_the_published_command_holds_no_path(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_export_is_the_trained_backbone(finished: Path):
-    model = create_model(f"local-dir:{finished / 'export'}")
+    model = timm.create_model(f"local-dir:{finished / 'export'}", pretrained=True)
     checkpoint = load_file(finished / "checkpoints" / "step-00000006" / "model.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, checkpoint[f"backbone.{name}"])

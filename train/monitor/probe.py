@@ -18,7 +18,6 @@ from spd_weights.environment import environment
 from spd_weights.errors import SpdError
 from spd_weights.files import write_json
 from spd_weights.images import normalized
-from spd_weights.local import create_model
 
 from ..data.sources import open_images
 from ..export import data_name
@@ -74,7 +73,7 @@ def encode(weights: str, crops: CentreCrops, workers: int = 0) -> tuple[Tensor, 
     """Pooled features and labels of every image.
 
     Args:
-        weights: what timm, or `create_model` of this package, takes.
+        weights: anything that `timm.create_model` takes.
         crops: uint8 centre crops and labels.
         workers: processes that decode.
 
@@ -97,7 +96,7 @@ def encode(weights: str, crops: CentreCrops, workers: int = 0) -> tuple[Tensor, 
 
 def _load(weights: str) -> nn.Module:
     try:
-        return create_model(weights, num_classes=0)
+        return timm.create_model(weights, pretrained=True, num_classes=0)
     except SpdError:
         raise
     except Exception as error:  # timm, huggingface_hub and safetensors each raise kinds of their own

@@ -7,8 +7,8 @@ from huggingface_hub import HfApi, HfFileSystem
 
 import train.data.shards
 from spd_weights.errors import SpdError
-from tests.hub_protocol import Handler
-from tests.hub_server import HubServer
+from tests.hub.protocol import Handler
+from tests.hub.server import HubServer
 from tests.train.data.helpers import CLASSES, COUNT, PHOTOS
 from tests.train.helpers import small_config
 from train.config import DataConfig

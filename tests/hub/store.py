@@ -1,4 +1,4 @@
-"""What `hub_server` serves: repositories with commits, branches and tags, and blobs by digest, on disk."""
+"""What `server` serves: repositories with commits, branches and tags, and blobs by digest, on disk."""
 
 import hashlib
 import json

@@ -9,8 +9,9 @@ from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spd_weights.catalog import card_folder, load_catalog
+from spd_weights.catalog import load_catalog
 from spd_weights.release import cards
+from spd_weights.release.clone import card_folder
 from spd_weights.release.results import eval_results, model_index, public_name, read, summarise
 from tests.spd_weights.conftest import cards_that_differ
 

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 
-from spd_weights.catalog import load_catalog, put_row
+from spd_weights.catalog import load_catalog
+from spd_weights.checks import EXPORT_FILES
 from spd_weights.errors import SpdError
 from spd_weights.hub import pull
-from spd_weights.release.export import EXPORT_FILES, export_backbone
+from spd_weights.release.clone import put_row
+from spd_weights.release.export import export_backbone
 from spd_weights.release.publish import publish
-from tests.hub_faults import Faults, answer, hang_up
-from tests.hub_protocol import READ_TOKEN, Handler
-from tests.hub_server import HubServer
+from tests.hub.faults import Faults, answer, hang_up
+from tests.hub.protocol import READ_TOKEN, Handler
+from tests.hub.server import HubServer
 from tests.spd_weights.conftest import random_backbone
 
 
@@ -74,7 +76,7 @@ def test_dry_run_only_reads(hub: HubServer, export: Path, repo: str, monkeypatch
     assert set(planned.changes.values()) == {"new"}
     assert (planned.commit, planned.url, planned.row) == (None, None, None)
     assert _writes(hub) == []
-    with pytest.raises(SpdError, match="not at"):
+    with pytest.raises(SpdError, match="not found at"):
         pull(repo)
 
 
@@ -134,7 +136,7 @@ def test_somebody_elses_commit_is_not_overwritten(
     hub: HubServer, export: Path, repo: str, path: str, times: int
 ) -> None:
     hub.fault = Faults("POST", "/preupload/", _theirs(hub, repo, path), times)
-    with pytest.raises(SpdError, match="somebody else committed meanwhile"):
+    with pytest.raises(SpdError, match="someone else committed in the meantime"):
         publish(export, repo)
     assert set(hub.commits(repo)) == {"initial commit", "theirs"}
 
@@ -183,13 +185,13 @@ def test_retry_after_is_kept_to_or_told(hub: HubServer, export: Path, repo: str)
     publish(export, repo)
     assert time.monotonic() - start > 1
     hub.fault = Faults("GET", "/api/models/", answer(429, **{"Retry-After": "4000"}))
-    with pytest.raises(SpdError, match="too many requests; run it again in 4000 seconds"):
+    with pytest.raises(SpdError, match="too many requests; run the command again in 4000 seconds"):
         publish(export, repo)
 
 
 def test_hub_that_stays_away_leaves_nothing_half_published(hub: HubServer, export: Path, repo: str) -> None:
     hub.fault = Faults("POST", "/commit/main", answer(503), times=99)
-    with pytest.raises(SpdError, match=r"the Hub answered 503 .*wait some minutes"):
+    with pytest.raises(SpdError, match=r"the Hub answered 503 .*run the command again in some minutes"):
         publish(export, repo)
     assert hub.commits(repo) == ["initial commit"]
     hub.fault = None
@@ -233,7 +235,7 @@ def test_licence_is_stated_everywhere_or_marked_missing(hub: HubServer, export: 
     assert HfApi().model_info(repo).sha is not None
     card = Path(hf_hub_download(repo, "README.md")).read_text()
     assert "license: unknown" in card
-    assert "unknown, the publisher stated none" in card
+    assert "unknown (none stated by the publisher)" in card
     done = publish(export, repo, licence="apache-2.0")
     assert done.row is not None
     assert done.row.licence == "apache-2.0"
@@ -258,7 +260,7 @@ def test_row_goes_into_the_catalog(
     assert len(load_catalog()) == len(shipped) + 1
     assert put_row(replace(row, licence="mit")) == "replaced"
     before = own.read_text()
-    with pytest.raises(SpdError, match=r"is as it was: .*revision is 'main'"):
+    with pytest.raises(SpdError, match=r"is unchanged: .*revision is 'main'"):
         put_row(replace(row, revision="main"))
     assert own.read_text() == before
 
@@ -276,7 +278,7 @@ def test_bytes_that_do_not_come_back_are_reported(hub: HubServer, export: Path, 
 
 @pytest.mark.parametrize(
     ("token", "message"),
-    [("", "needs a token"), ("hf_wrong", "does not accept the token"), (READ_TOKEN, "may not do this")],
+    [("", "needs a token"), ("hf_wrong", "does not accept the token"), (READ_TOKEN, "lacks permission")],
 )
 def test_refused_token(
     hub: HubServer, export: Path, repo: str, monkeypatch: pytest.MonkeyPatch, token: str, message: str
@@ -302,7 +304,7 @@ def test_private_repository_is_hidden(hub: HubServer, export: Path, repo: str, m
     publish(export, repo, private=True)
     assert pull(repo).is_dir()
     monkeypatch.setenv("HF_TOKEN", "")
-    with pytest.raises(SpdError, match="or private and not for this token"):
+    with pytest.raises(SpdError, match="or private and hidden from this token"):
         pull(repo)
 
 

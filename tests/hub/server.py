@@ -1,7 +1,7 @@
 """A small server that speaks the Hugging Face Hub's HTTP protocol on loopback, for the real client.
 
 Model repositories with commits, tags, LFS uploads and the Hub's error codes; what it stores lies under one
-folder and outlives the process. `python -m tests.hub_server --root DIR` prints the environment to set.
+folder and outlives the process. `python -m tests.hub.server --root DIR` prints the environment to set.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from tests.hub_protocol import WRITE_TOKEN, Handler
-from tests.hub_store import Store
+from tests.hub.protocol import WRITE_TOKEN, Handler
+from tests.hub.store import Store
 
 
 class HubServer:

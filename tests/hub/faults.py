@@ -1,11 +1,11 @@
-"""What can go wrong between a client and `hub_server`, as values for `HubServer.fault`."""
+"""What can go wrong between a client and `server`, as values for `HubServer.fault`."""
 
 import time
 from collections.abc import Callable
 from io import BufferedIOBase
 from typing import Any
 
-from tests.hub_protocol import Handler
+from tests.hub.protocol import Handler
 
 Act = Callable[[Handler], bool]
 

@@ -1,6 +1,7 @@
-"""Golden features: what a backbone answers to a fixed picture, so that anybody can see it answers the same.
+"""Golden features: a backbone's response to a fixed test image, so that anyone can check an installation.
 
-A digest says that the bytes are right, not that an installation computes with them what it should.
+A digest proves that the bytes are right. Golden features prove that this installation computes with them what the
+exporting one did.
 """
 
 import math
@@ -14,24 +15,25 @@ TOLERANCE = 1e-4
 
 
 def measure(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measure every stage's feature map of the test picture, in float32 on the CPU, without dropout.
+    """Measure the feature maps of the test image, in float32 on the CPU, without dropout.
 
     Args:
         backbone: A timm model without classifier, on the CPU.
-        config: The content of config.json: size, channels, mean and std are taken from there.
+        config: The content of config.json; it gives size, channels, mean and std.
 
     Returns:
-        For each stage, JSON-ready: `stage` (its name), `shape` (C, H, W), `mean` and `norm` (Euclidean) over the map.
+        One JSON-ready entry per stage: `stage` (its name), `shape` (C, H, W), and the map's `mean` and Euclidean
+        `norm`.
     """
     cfg = config["pretrained_cfg"]
     channels, *size = cfg["input_size"]
     if not cfg["fixed_input_size"]:
         size = [64, 64]
     mean, std = (torch.tensor(cfg[key], dtype=torch.float32).view(-1, 1, 1) for key in ("mean", "std"))
-    picture = ((pattern(channels, *size) - mean) / std)[None]
+    image = ((pattern(channels, *size) - mean) / std)[None]
     was_training = backbone.training
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        maps = backbone.eval().forward_intermediates(picture, intermediates_only=True, output_fmt="NCHW")
+        maps = backbone.eval().forward_intermediates(image, intermediates_only=True, output_fmt="NCHW")
     backbone.train(was_training)
     names = [stage["module"] for stage in backbone.feature_info]
     return [
@@ -46,9 +48,15 @@ def measure(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def pattern(channels: int, height: int, width: int) -> torch.Tensor:
-    """Draw the picture: shapes (channels, height, width), float32 in [0, 1], the same bits everywhere.
+    """Draw the test image from integers alone, so that its bits are the same everywhere.
 
-    Integers alone make it: gradients, edges at every scale and a texture, different in each channel.
+    Args:
+        channels: Each has its own gradients, edges at every scale and texture.
+        height: Pixels.
+        width: Pixels.
+
+    Returns:
+        (channels, height, width), float32 in [0, 1].
     """
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     planes = [((x * (c + 2)) ^ (y * 3) ^ ((x * y) >> (c % 3 + 3))) % 256 for c in range(channels)]
@@ -56,18 +64,19 @@ def pattern(channels: int, height: int, width: int) -> torch.Tensor:
 
 
 def distance(expected: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> float:
-    """The largest difference of a stage's norm, relative to the norm."""
+    """The largest relative difference between the norms of corresponding stages."""
     return max(abs(float(now["norm"] / then["norm"]) - 1) for then, now in zip(expected, found, strict=True))
 
 
 def difference(expected: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> str | None:
-    """Compare what `measure` gave then and now.
+    """Compare two results of `measure`.
 
     Returns:
-        The first difference beyond TOLERANCE (of the norm; of the root mean square for the mean), or None.
+        The first difference beyond TOLERANCE, or None. The norm's difference is relative to the norm, the mean's
+        to the root mean square.
     """
     if [(each["stage"], each["shape"]) for each in expected] != [(each["stage"], each["shape"]) for each in found]:
-        return "the stages or their shapes are others"
+        return "the names or shapes of the stages differ"
     for then, now in zip(expected, found, strict=True):
         scale = then["norm"] / math.sqrt(math.prod(then["shape"]))
         for key, unit in (("norm", then["norm"]), ("mean", scale)):

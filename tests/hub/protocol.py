@@ -1,4 +1,4 @@
-"""The Hub's HTTP protocol, request by request: what `hub_server` answers from its store."""
+"""The Hub's HTTP protocol, request by request: what `server` answers from its store."""
 
 import base64
 import hashlib
@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from tests.hub_store import HubError
+from tests.hub.store import HubError
 
 if TYPE_CHECKING:
-    from tests.hub_server import HubServer
+    from tests.hub.server import HubServer
 
 WRITE_TOKEN, READ_TOKEN = "hf_local_write", "hf_local_read"
 USER = "tester"

@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from spd_weights.catalog import load_catalog
+from spd_weights.checks import EXPORT_FILES
 from spd_weights.cli import main
 from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 from spd_weights.release import bundle as bundling
 from spd_weights.release.bundle import bundle
-from spd_weights.release.export import EXPORT_FILES, export_backbone
+from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
 from tests.spd_weights.conftest import cards_that_differ, random_backbone
 
@@ -113,25 +114,25 @@ def test_cards_in_a_clone_are_what_their_sources_render(export: Path, clone: Pat
         assert main(["card", _NAME]) == 0
         assert _files(clone) == before
     shutil.rmtree(clone / "model_cards" / _NAME)
-    with pytest.raises(SpdError, match="has no sources in"):
+    with pytest.raises(SpdError, match="has no card sources in"):
         cards_that_differ()
 
 
 def test_what_cannot_be_bundled(export: Path, clone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = _files(clone)
     for name in ("resnet18_spd.simsiam_steel", "test_resnet_spd.../x", "test_resnet_spd", f"{_NAME}.", "a" * 10_000):
-        with pytest.raises(SpdError, match="cannot be its name; give --name test_resnet_spd"):
+        with pytest.raises(SpdError, match="is not a possible name; give --name test_resnet_spd"):
             bundle(export, name)
-    with pytest.raises(SpdError, match="_eta0 exactly where spd_weight is 0"):
+    with pytest.raises(SpdError, match="_eta0 if and only if spd_weight is 0"):
         bundle(export, f"{_NAME}_eta0")
     with pytest.raises(SpdError, match="is not a file"):
         bundle(export, results=tmp_path / "none.json")
     with monkeypatch.context() as patch:
         patch.setattr(bundling, "LIMIT", 1000)
-        with pytest.raises(SpdError, match="more than the 0 MB that the package may carry; publish it"):
+        with pytest.raises(SpdError, match="the limit for bundled weights is 0 MB; publish it"):
             bundle(export)
     shutil.rmtree(clone / "model_cards")
-    with pytest.raises(SpdError, match="is in no clone"):
+    with pytest.raises(SpdError, match="is not in a clone"):
         bundle(export)
     assert _files(clone) == before
 
@@ -186,7 +187,7 @@ open({str(folder / "model.safetensors")!r}, "wb").write(content)
 try:
     timm.create_model(name, pretrained=True)
 except spd_weights.SpdError as error:
-    assert "is damaged: expected sha256" in str(error) and "install spd-weights again" in str(error)
+    assert "is damaged: expected sha256" in str(error) and "reinstall spd-weights" in str(error)
 else:
     raise AssertionError("damage was not noticed")
 """

@@ -1,35 +1,40 @@
 import json
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from spd_weights import environment
 from spd_weights.catalog import find, load_catalog
 from spd_weights.cli import main
-from spd_weights.doctor import _within, examine
+from spd_weights.environment import examine
 from spd_weights.hub import pull
 from spd_weights.release.publish import publish
-from tests.hub_faults import answer
-from tests.hub_server import HubServer
+from tests.hub.faults import answer
+from tests.hub.server import HubServer
 
 
-@pytest.mark.parametrize(
-    ("version", "tested", "sound"),
-    [
-        ("2.4.0", "<3,>=1.0", True),
-        ("3.0.0", "<3,>=1.0", False),
-        ("3", "<3,>=1.0", False),
-        ("0.36", "<3,>=1.0", False),
-        ("1.0", "<3,>=1.0.0", True),
-        ("1.0.20", "<2,>=1.0.20", True),
-        ("1.0.9", "<2,>=1.0.20", False),
-        ("2.11.0+cu129", "<3,>=2.11", True),
-        ("2.10.1", "<3,>=2.11", False),
-        ("5", "", True),
-    ],
-)
-def test_range(version: str, tested: str, sound: bool) -> None:
-    assert _within(version, tested) == sound
+def test_versions_are_compared_with_what_was_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = 'accelerate>=1; extra == "train"'
+    monkeypatch.setattr(metadata, "requires", lambda _: ["a<3,>=1.0", "b<3,>=2.11", "c>=1", "none<2", extra])
+    installed = {"a": "3", "b": "2.11.0+cu129", "c": "1.0.dev1"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(metadata, "version", version)
+    found = {finding.what: finding for finding in environment._versions()}
+    assert {name: finding.sound for name, finding in found.items()} == {
+        "a": False,
+        "b": True,
+        "c": False,
+        "none": False,
+    }
+    assert found["a"].says == "3, tested <3,>=1.0; run pip install 'a<3,>=1.0'"
+    assert found["none"].says == "missing; run pip install 'none<2'"
 
 
 def test_sound_installation(hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,13 +44,13 @@ def test_sound_installation(hub: HubServer, capsys: pytest.CaptureFixture[str]) 
         "timm: ",
         "torch: ",
         f"{hub.endpoint} answers",
-        "token: of tester",
+        "token: belongs to tester",
         "GB free",
         f"{len(load_catalog())} weights",
     ):
         assert part in text
-    planned = [row for row in load_catalog().values() if row.status == "planned"]
-    assert text.count("planned: not released yet") == len(planned)
+    for row in load_catalog().values():
+        assert (f"ok     {row.name}: sound: " in text) == (row.status == "bundled")
     assert "WRONG" not in text
 
 
@@ -76,9 +81,9 @@ def test_each_weights_local_state(
         (found,) = (finding for finding in examine() if finding.what == row.name)
         return found.sound, found.says
 
-    assert state() == (True, f"not here; spd-weights pull {row.name} fetches {row.bytes / 1e6:.0f} MB")
+    assert state() == (True, f"not downloaded; spd-weights pull {row.name} fetches {row.bytes / 1e6:.0f} MB")
     weights = pull(find(row.name)) / "model.safetensors"
-    assert state() == (True, f"here and sound: {weights.resolve()}") or state()[1] == f"here and sound: {weights}"
+    assert state() == (True, f"sound: {weights.resolve()}") or state()[1] == f"sound: {weights}"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.resolve().write_bytes(content)

@@ -82,7 +82,7 @@ def test_layouts_give_the_backbone_to_the_bit(layout: str, state: _State, tmp_pa
 def test_command_names_what_was_dropped(state: _State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_file({**state, "fc.weight": torch.ones(10, 512)}, tmp_path / "r18.safetensors")
     assert main(["convert", str(tmp_path / "r18.safetensors"), "--arch", "resnet18"]) == 0
-    assert "dropped, not the backbone's: fc.weight\n" in capsys.readouterr().out
+    assert "dropped, not part of the backbone: fc.weight\n" in capsys.readouterr().out
     model = timm.create_model(f"local-dir:{tmp_path / 'r18'}", pretrained=True)
     assert torch.equal(model.conv1.weight, state["conv1.weight"])
     assert main(["verify", str(tmp_path / "r18")]) == 0
@@ -124,7 +124,7 @@ def test_another_architecture_is_named(state: _State, tmp_path: Path) -> None:
     file = tmp_path / "r18.pth"
     torch.save(state, file)
     for architecture, message in (
-        ("resnet34", "holds no resnet34: .* tensors are not there, the first is layer1.2"),
+        ("resnet34", "holds no resnet34: .* tensors are missing, the first is layer1.2"),
         ("wide_resnet50_2", "holds no wide_resnet50_2"),
         ("resnet9000", "no architecture 'resnet9000'"),
     ):
