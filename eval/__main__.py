@@ -1,14 +1,15 @@
-"""`python -m eval`: measure weights, or render a report again."""
+"""`python -m eval`: evaluate weights, and everything around it."""
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from spd_weights.errors import SpdError
+from spd_weights.errors import run_command
 
 from .data.download import ARCHIVES, URL_VARIABLE, download
 from .inspection.commands import fit_command, predict_command
@@ -29,17 +30,17 @@ examples:
         a timm model on all of VisA: image and pixel metrics of PaDiM, and runs/eval/report.html
 
   python -m eval --weights runs/base --weights runs/spd --data VisA --out runs/compare
-        two training runs side by side; give the same --out again to go on after an interruption,
+        two training runs side by side; run it again with the same --out to resume after an interruption,
         or to add weights or categories to the table
 
   python -m eval --weights hf-hub:owner/name --data my_parts --category screw --image-size 320 --out runs/screw
-        your own photographs, laid out like MVTec AD: screw/train/good, screw/test/good,
+        your own photographs, in MVTec AD's layout: screw/train/good, screw/test/good,
         screw/test/<defect>, screw/ground_truth/<defect>/<name>_mask.png (masks are optional)
 
   python -m eval --weights runs/base runs/spd --data VisA --protocol 2cls_highshot 2cls_5shot --seeds 5 --out runs/2cls
   torchrun --nproc_per_node 8 -m eval …
-        learning from defects, too: the backbone fine-tuned as a classifier and as a U-Net's encoder; several
-        processes share the work, and their number changes no result
+        2-class protocols: the backbone is fine-tuned as a classifier and as a U-Net's encoder; several
+        processes share the work, and their number does not change the results
 
   python -m eval download visa --to VisA
         fetch VisA (1.93 GB), resumable and checked
@@ -52,67 +53,27 @@ examples:
 
   python -m eval fit --weights runs/spd --data my_parts --category screw --method patchcore --save screw.safetensors
   python -m eval predict screw.safetensors photos/ --out runs/screw
-        a detector to keep and use: scores and heat maps of any photographs
+        fit a detector once and use it: scores and heat maps of any photographs
 
-weights are a timm model name, hf-hub:<owner>/<repo>, local-dir:<folder>, a run's folder or its export/,
-or random:<timm model> for an untrained network (a floor to compare with).
+Weights are a timm model name, hf-hub:<owner>/<repo>, local-dir:<folder>, a run's folder or its export/,
+or random:<timm model> for an untrained network (as a baseline).
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code (0, or 2 for input to mend, or 130 when interrupted)."""
+    """Run a command; return its exit code: 0, 2 after an error that the user can fix, or 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        if argv[:1] == ["report"]:
-            _render(_report_parser().parse_args(argv[1:]).folder)
-        elif argv[:1] == ["compare"]:
-            _compare(_compare_parser().parse_args(argv[1:]))
-        elif argv[:1] == ["summary"]:
-            summary_command(argv[1:])
-        elif argv[:1] == ["download"]:
-            _download(_download_parser().parse_args(argv[1:]))
-        elif argv[:1] == ["fit"]:
-            fit_command(argv[1:])
-        elif argv[:1] == ["predict"]:
-            predict_command(argv[1:])
-        else:
-            request = _request(argv)
-            if evaluate(request):
-                _render(request.out)
-    except SpdError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+    command = _COMMANDS.get(argv[0]) if argv else None
+    return run_command(
+        lambda: command(argv[1:]) if command else evaluate_command(argv),
+        interrupted="interrupted; finished cells are kept, run the same command again to resume",
+    )
 
 
-def _render(folder: Path) -> None:
-    console = Console()
-    print_tables(read_results(folder)["rows"], console)
-    console.print(f"report: {write_report(folder)}", soft_wrap=True)
-
-
-def _compare(given: argparse.Namespace) -> None:
-    console = Console()
-    rows = read_results(given.folder)["rows"]
-    baseline = match_weights(rows, given.baseline)
-    comparisons = compare(rows, baseline)
-    print_comparison(comparisons, console)
-    written = write_comparison(given.folder, baseline, comparisons)
-    console.print(f"comparison: {written}\nreport: {write_report(given.folder)}", soft_wrap=True)
-
-
-def _download(given: argparse.Namespace) -> None:
-    archive = ARCHIVES[given.dataset]
-    url = given.url or os.environ.get(URL_VARIABLE) or archive.url
-    print(f"ready: {download(replace(archive, url=url), given.to)}")
-
-
-def _request(argv: list[str]) -> Request:
+def evaluate_command(argv: list[str]) -> None:
+    """Evaluate weights, print the tables and write the report."""
     given = _parser().parse_args(argv)
-    return Request(
+    request = Request(
         weights=given.weights,
         data=given.data,
         out=given.out,
@@ -125,41 +86,92 @@ def _request(argv: list[str]) -> Request:
         save_maps=given.save_maps,
         workers=max(0, given.workers),
     )
+    if evaluate(request):
+        _render(request.out)
+
+
+def report_command(argv: list[str]) -> None:
+    """Render the tables and the report again."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval report", description="Render the tables and report.html again from results.json."
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
+    _render(parser.parse_args(argv).folder)
+
+
+def compare_command(argv: list[str]) -> None:
+    """Compare all weights with one of them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval compare",
+        description="Differences between all weights and one of them, paired over categories and seeds, each with a "
+        "95 % bootstrap interval and the verdict better, worse or undecided. Prints them, writes compare.json, and "
+        "adds them to report.html.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
+    parser.add_argument("--baseline", required=True, metavar="W", help="the weights to compare with")
+    given = parser.parse_args(argv)
+    console = Console()
+    rows = read_results(given.folder)["rows"]
+    baseline = match_weights(rows, given.baseline)
+    comparisons = compare(rows, baseline)
+    print_comparison(comparisons, console)
+    written = write_comparison(given.folder, baseline, comparisons)
+    console.print(f"comparison: {written}\nreport: {write_report(given.folder)}", soft_wrap=True)
+
+
+def download_command(argv: list[str]) -> None:
+    """Fetch a public data set."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval download",
+        description="Fetch a public data set: VisA, 1.93 GB, CC BY 4.0. Resumes an interrupted download, checks size "
+        "and sha256, and unpacks. Needs twice the archive's size on disk while it works.",
+    )
+    parser.add_argument("dataset", choices=sorted(ARCHIVES))
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="then give DIR as --data")
+    parser.add_argument("--url", help=f"fetch the same bytes from another place (or set {URL_VARIABLE})")
+    given = parser.parse_args(argv)
+    archive = ARCHIVES[given.dataset]
+    url = given.url or os.environ.get(URL_VARIABLE) or archive.url
+    print(f"ready: {download(replace(archive, url=url), given.to)}")
+
+
+def _render(folder: Path) -> None:
+    console = Console()
+    print_tables(read_results(folder)["rows"], console)
+    console.print(f"report: {write_report(folder)}", soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m eval",
-        description="How well do backbones find defects? With standard detectors on their features, or fine-tuned "
-        "on defects; exact metrics.",
+        description="Measure how well backbones find defects, with standard detectors on their features or "
+        "fine-tuned on defects, by exact metrics.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--weights", action="extend", nargs="+", required=True, metavar="W", help="what to evaluate; repeatable"
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="VisA, or MVTec AD's layout")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results.json and report.html")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="VisA's or MVTec AD's layout")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for results.json and report.html")
     parser.add_argument(
         "--protocol",
         nargs="+",
         choices=list(PROTOCOLS),
         default=["1cls"],
-        help="1cls learns from normal images alone (the default), the others from both classes: 60 %% of the images, "
-        "or 5 or 10 of either class",
+        help="1cls learns from normal images only (the default); the others learn from both classes, from 60 %% of the "
+        "images or from 5 or 10 images per class",
     )
     parser.add_argument(
         "--method",
         nargs="+",
         choices=list(dict.fromkeys(method for protocol in PROTOCOLS.values() for method in protocol)),
         default=[],
-        help="1cls: padim (the default), patchcore, gaussian, knn; one pass feeds all. 2cls: classifier scores "
-        "images, unet outlines defects; by default both",
+        help="1cls: padim (the default), patchcore, gaussian, knn; all share one pass of the backbone. 2cls: "
+        "classifier scores images, unet outlines defects; by default both",
     )
-    parser.add_argument(
-        "--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these; default all"
-    )
-    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="repetitions (1)")
+    parser.add_argument("--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these (all)")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="number of repetitions (1)")
     add_settings(parser)
     add_training(parser)
     parser.add_argument(
@@ -171,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save-maps",
         action="store_true",
-        help="keep what the numbers come from: maps, masks and scores, as maps.npz a cell (docs/evaluation.md)",
+        help="keep maps, masks and scores as one maps.npz per cell (docs/evaluation.md)",
     )
     parser.add_argument(
         "--workers",
@@ -183,36 +195,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval report", description="Render the tables and report.html again from results.json."
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
-    return parser
-
-
-def _download_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval download",
-        description="Fetch a public data set: VisA, 1.93 GB, CC BY 4.0. Goes on where an earlier call ended, checks "
-        "size and sha256, unpacks; needs twice the archive's size on disk while it works.",
-    )
-    parser.add_argument("dataset", choices=sorted(ARCHIVES))
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="then give DIR as --data")
-    parser.add_argument("--url", help=f"fetch the same bytes from elsewhere (or set {URL_VARIABLE})")
-    return parser
-
-
-def _compare_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m eval compare",
-        description="Differences of all weights to one of them, paired over categories and seeds, with a 95 % "
-        "bootstrap interval and the verdict better, worse or undecided. Prints them, writes compare.json, and "
-        "renders report.html with them.",
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
-    parser.add_argument("--baseline", required=True, metavar="W", help="the weights to compare with")
-    return parser
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "report": report_command,
+    "compare": compare_command,
+    "summary": summary_command,
+    "download": download_command,
+    "fit": fit_command,
+    "predict": predict_command,
+}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Options of the command lines that change the numbers."""
+"""Command-line options that change the numbers."""
 
 import argparse
 from dataclasses import fields
@@ -11,34 +11,34 @@ from .finetune.training import FREEZE, PRECISIONS, Training
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options that change a detector's scores, fields of `Settings` with its defaults."""
+    """Add the options of the detectors: fields of `Settings`, with its defaults."""
     defaults = Settings()
     parser.add_argument(
         "--image-size",
         type=positive,
         default=defaults.image_size,
         metavar="PX",
-        help="side of the square that images and masks are resized to (224)",
+        help="side of the square to which images and masks are resized (224)",
     )
     parser.add_argument(
         "--resize",
         choices=RESIZES,
         default=defaults.resize,
-        help="square takes all of the picture; short-crop a central square of 7/8 of the shorter side, as others do: "
-        "half of most VisA pictures, and defects outside are missed (1-class methods)",
+        help="square keeps the whole picture; short-crop keeps a central square of 7/8 of the shorter side, as others "
+        "do, which is half of most VisA pictures and misses defects outside (1-class methods)",
     )
     parser.add_argument(
         "--feature-precision",
         choices=FEATURE_PRECISIONS,
         default=defaults.feature_precision,
-        help="of the frozen backbone (fp32); bf16 takes half its time where the processor has it, but in small test "
-        "sets ranks change places: metrics moved by a point and more (docs/evaluation.md)",
+        help="precision of the frozen backbone (fp32); bf16 takes half the time on processors that support it, but in "
+        "small test sets metrics moved by a point and more (docs/evaluation.md)",
     )
     parser.add_argument(
         "--padim-dims",
         type=positive,
         metavar="D",
-        help="feature channels PaDiM keeps (550 of 1792 or more, 100 of fewer)",
+        help="feature channels that PaDiM keeps (550 of 1792 or more, otherwise 100)",
     )
     parser.add_argument(
         "--padim-covariance",
@@ -51,7 +51,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         type=_ratio,
         default=defaults.coreset_ratio,
         metavar="R",
-        help="part of the training patches that PatchCore keeps (0.1)",
+        help="fraction of the training patches that PatchCore keeps (0.1)",
     )
     parser.add_argument(
         "--patchcore-reweight",
@@ -61,18 +61,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options that change how the 2-class methods train, fields of `Training` with its defaults."""
+    """Add the options of the 2-class methods: fields of `Training`, with its defaults."""
     defaults = Training()
     group = parser.add_argument_group(
-        "2-class protocols", "image sizes of their own; a fixed length, and the last weights: no test image decides"
+        "2-class protocols", "Trained for a fixed length, and the last weights are used: no test image decides anything"
     )
     for name, parse, metavar, meaning in (
         ("classifier-size", positive, "PX", "side of the classifier's square images"),
-        ("unet-size", positive, "PX", "side of the U-Net's; VisA's authors advise 800, which asks for a GPU"),
+        ("unet-size", positive, "PX", "side of the U-Net's images; VisA's authors advise 800, for which use a GPU"),
         ("epochs", positive, "N", "passes over the training images"),
-        ("min-steps", positive, "N", "steps, where the epochs have fewer"),
-        ("batch-size", positive, "N", "images a step"),
-        ("lr", _rate, "R", "peak learning rate of the backbone; new layers learn at ten times that"),
+        ("min-steps", positive, "N", "minimum number of steps"),
+        ("batch-size", positive, "N", "images per step"),
+        ("lr", _rate, "R", "peak learning rate of the backbone; new layers use ten times as much"),
     ):
         default = getattr(defaults, name.replace("-", "_"))
         group.add_argument(f"--{name}", type=parse, default=default, metavar=metavar, help=f"{meaning} ({default})")
@@ -80,7 +80,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--freeze",
         choices=FREEZE,
         default=defaults.freeze,
-        help="keep the backbone's batch statistics, or all of the backbone, as they are (nothing)",
+        help="keep the backbone's batch statistics, or the whole backbone, unchanged (nothing)",
     )
     group.add_argument(
         "--precision", choices=PRECISIONS, default=defaults.precision, help="bf16 trains under autocast (no)"
@@ -88,17 +88,17 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def training_of(given: argparse.Namespace) -> Training:
-    """The training among parsed options."""
+    """The `Training` from parsed options."""
     return Training(**{field.name: getattr(given, field.name) for field in fields(Training)})
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
-    """The settings among parsed options; a command without one of them keeps its default."""
+    """The `Settings` from parsed options; options that the command does not have keep their defaults."""
     return Settings(**{field.name: getattr(given, field.name) for field in fields(Settings) if field.name in given})
 
 
 def positive(text: str) -> int:
-    """An option's integer above zero."""
+    """Parse an integer above zero."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")

@@ -1,10 +1,7 @@
-"""results.json, and the cells' folders it is put together from: what is there is not measured again."""
+"""results.json, and the cells' folders it is assembled from. Cells that are there are not measured again."""
 
-import re
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,22 +10,17 @@ from spd_weights.environment import environment
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, replacing, write_json
 
-from .backbone.features import Extractor
-from .data.datasets import Category
-from .finetune.two_class import Finetuner
-from .metrics.metrics import Metric
-from .protocols import Run
+from .cell import CELL, MAPS, Cell, cell_folder
 
 SCHEMA = 1
-CELL = "cell.json"
-_KEY = ("weights", "dataset", "category", "protocol", "method", "seed")  # what names a cell
+_KEY = ("weights", "dataset", "category", "protocol", "method", "seed")  # identifies a cell
 
 
 def read_results(folder: Path) -> dict[str, Any]:
     """Read `folder`/results.json.
 
     Raises:
-        SpdError: It is missing, damaged or of another schema.
+        SpdError: It is missing, damaged or has another schema.
     """
     path = folder / "results.json"
     content = read_json(path)
@@ -37,45 +29,20 @@ def read_results(folder: Path) -> dict[str, Any]:
     return content
 
 
-def cell_folder(folder: Path, row: dict[str, Any]) -> Path:
-    """Where the figures' data of a row's cell lie: one folder a (weights, category, protocol, method, seed)."""
-    weights = str(row["weights"])
-    # The checksum keeps names apart that differ only in characters a folder's name cannot have.
-    slug = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', weights)[-60:]}-{zlib.crc32(weights.encode()):08x}"
-    run = f"{row['protocol']}-{row['method']}-seed{row['seed']}"
-    return folder / "cells" / slug / str(row["dataset"]) / str(row["category"]) / run
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The unit of the results: weights, data, and one repetition of a method."""
-
-    source: Extractor | Finetuner
-    category: Category
-    run: Run
-    fingerprint: str  # of the category and of what changes the numbers
-
-    @property
-    def key(self) -> dict[str, Any]:
-        """What names the cell in its rows."""
-        where = {"dataset": self.category.dataset, "category": self.category.name}
-        return {"weights": self.source.weights, **where, **asdict(self.run)}
-
-
 class Results:
-    """The results in a folder, grown one cell at a time.
+    """The results in a folder, which grow cell by cell.
 
-    Each process writes the folders of its own cells, whole or not at all. results.json is put together from
-    them by one process, in the order in which the cells were asked for.
+    Each process writes the folders of its own cells; a folder is complete or absent. One process assembles
+    results.json from them, in the order in which the cells were requested.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], training: dict[str, Any], data: Path) -> None:
         """Open the folder's results, or start them.
 
         Args:
-            folder: Where results.json lies or will lie.
-            settings: Of the detectors and the metrics; must be those of the results already there.
-            training: Of the 2-class methods, if any; must be those of earlier ones, if any.
+            folder: The folder of results.json.
+            settings: Of the detectors and the metrics; must equal those of the results already there.
+            training: Of the 2-class methods; empty if there are none. Must equal earlier ones, if any.
             data: The data folder as the user named it, for the record.
 
         Raises:
@@ -85,12 +52,12 @@ class Results:
         if (folder / "results.json").exists():
             self._content = read_results(folder)
             config = self._content["config"]
-            before = {**training, **config}  # where there are no 2-class results yet, these settings are the first
+            before = {**training, **config}  # if there are no 2-class results yet, these settings are the first
             for name, value in {**settings, **training}.items():
                 if before.get(name) != value:
                     raise SpdError(
                         f"{folder}: holds results with {name} = {before.get(name)}, not {value}; "
-                        "choose another --out, or the same settings to go on"
+                        "choose another --out, or the same settings to resume"
                     )
             config |= training
         else:
@@ -99,22 +66,24 @@ class Results:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise SpdError(f"{folder}: cannot be made ({error}); choose another --out") from error
+                raise SpdError(f"{folder}: cannot be created ({error}); choose another --out") from error
         self._content["config"]["data"] = str(data)
         self._content["environment"] = environment()
 
     def finished(self, cell: Cell, save_maps: bool = False) -> dict[str, Any] | None:
-        """What the cell's folder holds, if the same weights, split and run have been measured before."""
+        """The content of the cell's cell.json if the same weights, split and run were measured before."""
         folder = cell_folder(self._folder, cell.key)
-        if not (folder / CELL).is_file() or (save_maps and not (folder / "maps.npz").is_file()):
+        if not (folder / CELL).is_file() or (save_maps and not (folder / MAPS).is_file()):
             return None
         content = read_json(folder / CELL)
         rows = content.get("rows")
-        same = rows and rows[0]["weights_sha256"] == cell.source.sha256 and content["fingerprint"] == cell.fingerprint
+        same = (
+            rows and rows[0]["weights_sha256"] == cell.predictor.sha256 and content["fingerprint"] == cell.fingerprint
+        )
         return content if same else None
 
     def uncollected(self, cells: Iterable[Cell]) -> list[Cell]:
-        """Those of the cells whose rows results.json does not hold as their folders have them."""
+        """The cells that are unfinished, or whose rows differ from those in results.json."""
         recorded: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for row in self._content["rows"]:
             recorded.setdefault(_key_of(row), []).append(row)
@@ -127,52 +96,26 @@ class Results:
 
     @contextmanager
     def folder(self, cell: Cell) -> Iterator[Path]:
-        """Give a folder to write into, cell.json among the rest; it appears whole when the block ends."""
+        """Provide an empty folder for the cell's files; it replaces the cell's folder when the block ends."""
         target = cell_folder(self._folder, cell.key)
         known = {path.name for path in target.iterdir()} if target.is_dir() else set()
         with replacing(target, known) as folder:
             yield folder
 
     def collect(self, cells: Sequence[Cell]) -> None:
-        """Write results.json: its other rows as they are, then those of the finished ones among these cells."""
+        """Write results.json: its rows of other cells, followed by those of these cells that are finished."""
         keys = {_key_of(cell.key) for cell in cells}
         rows = [row for row in self._content["rows"] if _key_of(row) not in keys]
         config = self._content["config"]
         for cell in cells:
             if content := self.finished(cell):
                 rows += content["rows"]
-                config["weights"].setdefault(cell.source.weights, {}).update(cell.source.about)
+                config["weights"].setdefault(cell.predictor.weights, {}).update(cell.predictor.about)
                 where = f"{cell.category.dataset}/{cell.category.name} {cell.run.protocol}"
                 config["split"][where] = cell.category.split
         if rows != self._content["rows"]:
             self._content["rows"] = rows
             write_json(self._folder / "results.json", self._content)
-
-
-def rows_of(cell: Cell, metrics: dict[str, Metric], seconds: float) -> list[dict[str, Any]]:
-    """A finished cell's rows.
-
-    Args:
-        cell: What was measured.
-        metrics: Values by name, or the reasons for their absence.
-        seconds: Wall time of the cell.
-    """
-    test = cell.category.test
-    anomalies = sum(sample.anomalous for sample in test)
-    rows = []
-    for name, metric in metrics.items():
-        row = {
-            "weights_sha256": cell.source.sha256,
-            **cell.key,
-            "metric": name,
-            "value": metric.value,
-            "n_train": len(cell.category.train),
-            "n_test_normal": len(test) - anomalies,
-            "n_test_anomalous": anomalies,
-            "seconds": round(seconds, 3),
-        }
-        rows.append(row if metric.value is not None else {**row, "reason": metric.reason})
-    return rows
 
 
 def _key_of(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Feature maps of a frozen backbone: one pass over the images feeds every detector."""
+"""Feature maps of a frozen backbone."""
 
 from collections.abc import Sequence
 
@@ -14,21 +14,22 @@ from .folding import folded
 from .weights import load_backbone
 
 FEATURE_PRECISIONS = ("fp32", "bf16")
-# On CPU a larger batch is slower: its activations no longer come from the allocator's reused memory.
+# On a CPU larger batches are slower: their activations are no longer served from memory the allocator reuses.
 _BATCH_SIZE = {"cpu": 8, "cuda": 32}
 
 
 class Extractor:
-    """A frozen backbone that turns uint8 images into feature maps.
+    """A frozen backbone that maps uint8 images to feature maps.
 
     Attributes:
-        weights: The name it was asked for by.
-        sha256: Of the safetensors file, or None.
+        weights: The name by which they were requested.
+        sha256: Digest of the safetensors file, or None.
         architecture: timm's name of the architecture.
-        layers: The feature maps taken: indices into timm's `feature_info`, ascending.
+        layers: Indices of the feature maps in timm's `feature_info`, ascending.
         about: Architecture, layers and device, JSON-ready.
         image_size: Side of the images in pixels.
-        batch_size: Images to give it at once.
+        batch_size: Recommended number of images per call.
+        device: Where the backbone and the feature maps are.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Extractor:
         Args:
             weights: As for `eval.backbone.weights.load_backbone`.
             image_size: Side of the images in pixels.
-            reductions: The stages wanted, of `spd_weights.stages.REDUCTIONS`; nothing behind the deepest is computed.
-            precision: One of `FEATURE_PRECISIONS`; "bf16" computes under autocast to bfloat16, maps come as float32.
+            reductions: Strides of the wanted maps, of `spd_weights.stages.REDUCTIONS`. Nothing behind the deepest is
+                computed.
+            precision: One of `FEATURE_PRECISIONS`. "bf16" computes under autocast to bfloat16; maps are float32.
 
         Raises:
             SpdError: The weights cannot be loaded, or give no feature maps at this image size.
@@ -60,16 +62,9 @@ class Extractor:
         self._std = torch.tensor(data["std"], device=self.device).view(3, 1, 1)
         self.batch_size = _BATCH_SIZE[self.device.type]
         self._precision = precision
-        # Faster than contiguous on CPU as well, for inference (not for training).
+        # For inference channels-last is faster on CPUs, too (not for training).
         self._model = model.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
-        try:
-            self(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8))
-        except Exception as error:  # an architecture's own complaint about the size, of any type
-            reason = " ".join(str(error).split())[:300]
-            raise SpdError(
-                f"weights {weights!r}: cannot see images of {image_size} x {image_size} pixels ({reason}); "
-                "choose another --image-size"
-            ) from error
+        self._try_size()
         noise = torch.randint(256, (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
         probe = self.normalised(noise.byte())
         self._model = folded(self._model, lambda network: self._maps(network, probe))
@@ -79,26 +74,37 @@ class Extractor:
         """Extract the feature maps of a batch.
 
         Args:
-            images: RGB, uint8, shape [B, 3, S, S].
+            images: RGB, uint8 [B, 3, S, S].
 
         Returns:
-            One map a layer, float32, [B, C_l, H_l, W_l], on the extractor's device.
+            One map per layer, float32 [B, C_l, H_l, W_l], on the extractor's device.
         """
         pixels = self.normalised(images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
             maps = self._maps(self._model, pixels)
         return [feature.float() for feature in maps]
 
+    def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
+        """The maps of some of the requested strides. A map that stands for two strides is returned once."""
+        return [maps[i] for i in dict.fromkeys(self._position[r] for r in reductions)]
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """The backbone's input for uint8 images: float32, normalised by the weights' own mean and deviation."""
+        images = images.to(self.device, memory_format=torch.channels_last)
+        return normalized(images, self._mean, self._std)
+
     def _maps(self, model: nn.Module, pixels: Tensor) -> list[Tensor]:
         return model.forward_intermediates(
             pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
         )
 
-    def normalised(self, images: Tensor) -> Tensor:
-        """What the backbone is given for uint8 images: float32 by the weights' own mean and deviation."""
-        images = images.to(self.device, memory_format=torch.channels_last)
-        return normalized(images, self._mean, self._std)
-
-    def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
-        """The maps of some of the stages asked for at the start; one that stands for two comes once."""
-        return [maps[i] for i in dict.fromkeys(self._position[r] for r in reductions)]
+    def _try_size(self) -> None:
+        size = self.image_size
+        try:
+            self(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+        except Exception as error:  # architectures complain about a size with errors of any type
+            reason = " ".join(str(error).split())[:300]
+            raise SpdError(
+                f"weights {self.weights!r}: cannot see images of {size} x {size} pixels ({reason}); "
+                "choose another --image-size"
+            ) from error

@@ -1,4 +1,4 @@
-"""A frozen network without the batch normalisations that its convolutions can do themselves."""
+"""Fold the batch normalisations of a frozen network into its convolutions."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -8,22 +8,22 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-_CLOSE = 1e-4  # of a map's norm; float32 rounding is a hundredth of that
+_TOLERANCE = 1e-4  # relative to a map's norm; float32 rounding is a hundredth of that
 
 
 @torch.no_grad()
 def folded(model: nn.Module, run: Callable[[nn.Module], Sequence[Tensor]]) -> nn.Module:
     """Fold each batch normalisation that follows a convolution into it, which saves a pass over the features.
 
-    Which follows which is seen while the network runs, so that no architecture needs to be known. The folded
-    network is run as well, and is given up where its maps are not the same.
+    The pairs are found by watching the network run, so this works for any architecture. The folded network is then
+    run, too, and discarded if its maps differ.
 
     Args:
-        model: In evaluation mode; stays as it is.
-        run: Feature maps of a given network for one and the same input, float32.
+        model: In evaluation mode; not modified.
+        run: Returns the feature maps, float32, of a given network for a fixed input.
 
     Returns:
-        A folded copy; or `model` itself, where there is nothing to fold or folding would change the maps.
+        A folded copy, or `model` itself if there is nothing to fold or folding would change the maps.
     """
     pairs: list[tuple[str, str]] = []
     expected = _watched(model, run, pairs)
@@ -34,17 +34,17 @@ def folded(model: nn.Module, run: Callable[[nn.Module], Sequence[Tensor]]) -> nn
         _fold(network, convolution, norm)
     try:
         found = run(network)
-    except Exception:  # code that reaches for the module that is gone, in whatever way
+    except Exception:  # the architecture's code may use the removed module in any way
         return model
-    same = all((a - b).norm() <= _CLOSE * a.norm() for a, b in zip(expected, found, strict=True))
+    same = all((a - b).norm() <= _TOLERANCE * a.norm() for a, b in zip(expected, found, strict=True))
     return network if same else model
 
 
 def _watched(
     model: nn.Module, run: Callable[[nn.Module], Sequence[Tensor]], pairs: list[tuple[str, str]]
 ) -> Sequence[Tensor]:
-    """Run a network; add to `pairs` the names of each convolution and the normalisation that its output goes into."""
-    outputs: dict[int, tuple[str, Tensor]] = {}  # with the tensors, so that no address is used again
+    """Run a network; add to `pairs` the names of each convolution and of the normalisation that receives its output."""
+    outputs: dict[int, tuple[str, Tensor]] = {}  # keeps the tensors, so that no id is reused
     hooks = []
 
     def remember(name: str, output: Tensor) -> None:

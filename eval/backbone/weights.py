@@ -1,4 +1,4 @@
-"""Find the weights a user names, and make sure that every tensor of the backbone came from them."""
+"""Find the weights that a user names, and check that every tensor of the backbone was loaded from them."""
 
 import difflib
 from pathlib import Path
@@ -21,17 +21,15 @@ def load_backbone(weights: str, image_size: int) -> tuple[nn.Module, str | None]
     """Build the named backbone with its weights.
 
     Args:
-        weights: A timm model name, `hf-hub:<owner>/<repo>`, `local-dir:<folder>`, the path of a run or of
-            its export, or `random:<timm model name>` for untrained weights (always the same ones).
-        image_size: Side of the images it will see in pixels (models of a fixed input size are adapted).
+        weights: A timm model name, `hf-hub:<owner>/<repo>`, `local-dir:<folder>`, the path of a run or of its
+            export, or `random:<timm model name>` for untrained weights (always the same ones).
+        image_size: Side of the images in pixels (models of a fixed input size are adapted).
 
     Returns:
-        The model in evaluation mode, and the sha256 of the safetensors file it was read from where there
-        is one (else None).
+        The model in evaluation mode, and the sha256 of its safetensors file; None if there is no such file.
 
     Raises:
-        SpdError: Unknown or unreachable weights, a damaged or incomplete file, or one that is no
-            safetensors.
+        SpdError: Unknown or unreachable weights, or a file that is damaged, incomplete or not in safetensors format.
     """
     if weights.startswith(_RANDOM):
         with torch.random.fork_rng(devices=[]):
@@ -46,7 +44,7 @@ def load_backbone(weights: str, image_size: int) -> tuple[nn.Module, str | None]
 
 
 def _local_folder(weights: str) -> Path | None:
-    """The export a local name means, or None for a name that timm resolves."""
+    """The folder that a local name refers to, or None for a name that timm resolves."""
     if weights.startswith("hf-hub:") or timm.is_model(weights):
         return None
     folder = Path(weights.removeprefix("local-dir:")).expanduser()
@@ -55,19 +53,19 @@ def _local_folder(weights: str) -> Path | None:
     if folder.is_dir():
         return folder
     if weights.startswith("local-dir:") or folder.exists():
-        raise SpdError(f"weights {weights!r}: {folder} is no folder; name a run or its export/ folder")
+        raise SpdError(f"weights {weights!r}: {folder} is not a folder; name a run or its export/ folder")
     close = difflib.get_close_matches(weights, timm.list_models(), n=3)
     raise SpdError(
         f"weights {weights!r}: neither a timm model nor a folder here"
         + (f"; close timm names: {', '.join(close)}" if close else "")
-        + "; repositories of the Hub are written hf-hub:<owner>/<repo>"
+        + "; a repository of the Hub is written hf-hub:<owner>/<repo>"
     )
 
 
 def _check_export(folder: Path) -> set[str]:
     """Check an export's files before anything is built from them; returns the tensor names.
 
-    Exports of this package carry more to check, down to the digest; other `local-dir:` folders hold less.
+    Exports of this package also record a digest, which is checked; other `local-dir:` folders do not.
     """
     if (folder / TRAINING).is_file():
         check_export(folder)
@@ -80,7 +78,7 @@ def _check_export(folder: Path) -> set[str]:
             )
     content = read_json(config)
     if not isinstance(content, dict) or "architecture" not in content:
-        raise SpdError(f"{config}: names no architecture; this is no export, name its export/ folder")
+        raise SpdError(f"{config}: names no architecture, so this is not an export; name its export/ folder")
     try:
         with safetensors.safe_open(file, framework="pt") as tensors:
             return set(tensors.keys())
@@ -89,7 +87,7 @@ def _check_export(folder: Path) -> set[str]:
 
 
 def _create(weights: str, name: str, pretrained: bool, image_size: int) -> nn.Module:
-    # timm, the Hub client and the checkpoint filters raise anything from RuntimeError to HTTP errors.
+    # timm, the Hub client and the checkpoint filters raise errors of many types, from RuntimeError to HTTP errors.
     try:
         model = timm.create_model(name, pretrained)
         config = model.pretrained_cfg
@@ -104,10 +102,10 @@ def _create(weights: str, name: str, pretrained: bool, image_size: int) -> nn.Mo
 
 
 def _check_loaded(model: nn.Module, weights: str, keys: set[str] | None) -> None:
-    """Refuse a network of which a part kept its random initialisation.
+    """Refuse a network if a part of it kept its random initialisation.
 
-    timm loads strictly only while the model's and the checkpoint's number of classes agree, and some
-    architectures never do.
+    timm loads strictly only if the model's and the checkpoint's numbers of classes agree, and for some architectures
+    never.
     """
     classes, declared = getattr(model, "num_classes", None), model.pretrained_cfg.get("num_classes")
     if classes != declared:
@@ -128,11 +126,11 @@ def _check_loaded(model: nn.Module, weights: str, keys: set[str] | None) -> None
             )
     for key, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise SpdError(f"weights {weights!r}: tensor {key!r} holds NaN or infinity; train or export again")
+            raise SpdError(f"weights {weights!r}: tensor {key!r} contains NaN or infinity; train or export again")
 
 
 def _cached_file(model: nn.Module) -> Path | None:
-    """The safetensors file timm read a model of the Hub or of the catalog from."""
+    """The safetensors file from which timm read a model of the Hub or of the catalog."""
     if file := model.pretrained_cfg.get("file"):
         return Path(file)
     repository, _, revision = (model.pretrained_cfg.get("hf_hub_id") or "").partition("@")

@@ -1,36 +1,35 @@
-"""Greedy k-centre selection, exact, without touching every point for every centre."""
+"""Greedy k-centre selection: exactly the plain algorithm's result, without visiting every point for every centre."""
 
 import torch
 from torch import Tensor
 
-_ACTIVE = 2048  # points among which the next centres are looked for; more cost time a centre, fewer a pass
-_CHUNK = 1024  # rows updated at once: their distances to a round's centres fit the cache
-_ROUND = 1024  # centres at most between two passes over all points
+_ACTIVE = 2048  # candidates for the next centres; more take longer per centre, fewer need more passes
+_CHUNK = 1024  # rows updated together: their distances to a round's centres fit into the cache
+_ROUND = 1024  # maximum number of centres between two passes over all points
 _ROUNDING = 1e-5  # bound of float32's error in a product of 128 to 2048 terms, relative to the norms
 
 
 def greedy_coreset(points: Tensor, count: int, start: int) -> Tensor:
     """Select points one by one, each the farthest from all selected before (Gonzalez, 1985).
 
-    The plain algorithm reads every point for every centre. Here, distances kept from an earlier pass are
-    upper bounds of the present ones: while the farthest of a few thousand *active* points is farther than
-    the bound of all others, it is the farthest of all, and no other point need be looked at. What the
-    others missed is made up for in one matrix product a round, which only finds the centres that may be
-    nearer; distances themselves are always sums of squared differences. So the selection is the plain
-    algorithm's, computed in float32, ties going to the lowest index.
+    The plain algorithm reads every point for every centre. Here, distances from an earlier pass serve as upper bounds:
+    as long as the farthest of a few thousand *active* points is farther than the bound of all other points, it is the
+    farthest of all, and the others need not be read. One matrix product per round brings the others up to date. It
+    only finds the centres that may be nearer; the distances themselves are always sums of squared differences. The
+    selection is therefore that of the plain algorithm in float32, with ties broken by the lowest index.
 
     Args:
         points: float32 [N, D].
-        count: Points to select, 1 to N.
+        count: Number of points to select, 1 to N.
         start: Index of the first.
 
     Returns:
-        Indices in the order of selection, distinct, int64 [count].
+        Distinct indices in the order of selection, int64 [count].
     """
     centred = points - points.mean(dim=0)
     norms = centred.square().sum(dim=1)
     nearest = points.new_full((len(points),), torch.inf)  # squared distance to the nearest centre
-    nearest[start] = -1  # never again the farthest, even among duplicates
+    nearest[start] = -1  # excludes it from now on, even among duplicates
     selected = [start]
     new = selected
     while len(selected) < count:
@@ -42,17 +41,17 @@ def greedy_coreset(points: Tensor, count: int, start: int) -> Tensor:
 
 
 def _next_centres(nearest: Tensor, points: Tensor, centred: Tensor, norms: Tensor, limit: int) -> list[int]:
-    """The next centres, as many as the active points alone decide, at least one."""
+    """The next centres: as many as the active points alone determine, at least one."""
     beyond = min(_ACTIVE, len(nearest) - 1)
     bound = float(nearest.topk(beyond + 1).values[-1])
     active = (nearest > bound).nonzero()[:, 0]
     new = [int(nearest.argmax())]
     nearest[new[0]] = -1
     distances, candidates, products = nearest[active], points[active], centred[active]
-    least = (1 - _ROUNDING) * norms[active]
+    minimum = (1 - _ROUNDING) * norms[active]
     while len(new) < limit and len(active):
         centre = new[-1]
-        below = torch.addmv(least, products, centred[centre], alpha=-2).add_((1 - _ROUNDING) * norms[centre])
+        below = torch.addmv(minimum, products, centred[centre], alpha=-2).add_((1 - _ROUNDING) * norms[centre])
         near = (below <= distances).nonzero()[:, 0]
         difference = candidates[near] - points[centre]
         distances[near] = torch.minimum(distances[near], difference.square_().sum(dim=1))
@@ -65,7 +64,7 @@ def _next_centres(nearest: Tensor, points: Tensor, centred: Tensor, norms: Tenso
 
 
 def _update(nearest: Tensor, points: Tensor, centred: Tensor, norms: Tensor, new: Tensor) -> None:
-    """Take new centres into account, in place."""
+    """Lower the distances in `nearest` where one of the new centres is nearer."""
     centres, centre_norms = centred[new], norms[new]
     slack = _ROUNDING * (norms + centre_norms.max())
     for first in range(0, len(points), _CHUNK):

@@ -1,4 +1,4 @@
-"""From a grid of patch distances to an anomaly map of the size of the evaluated image."""
+"""From a grid of patch distances to an anomaly map of the evaluated image's size."""
 
 import functools
 
@@ -11,17 +11,17 @@ SMOOTHING_SIGMA = 4.0  # pixels of the evaluated image
 
 
 def anomaly_maps(distances: Tensor, image_size: int) -> Tensor:
-    """Bilinear upsampling to the image's size, then a Gaussian of sigma 4 pixels.
+    """Upsample bilinearly to the image's size, then smooth with a Gaussian of sigma 4 pixels.
 
-    The sigma is PaDiM's (section IV.C) at 224 pixels; as in the public implementations it stays 4 pixels
-    at every other size. Borders are reflected as SciPy's `gaussian_filter` does.
+    The sigma is PaDiM's (section IV.C) at 224 pixels. As in public implementations it stays 4 pixels at all other
+    sizes. Borders are reflected like in SciPy's `gaussian_filter`.
 
     Args:
-        distances: Patch distances, float32, shape [B, H, W].
-        image_size: The side S of the evaluated image in pixels.
+        distances: Patch distances, float32 [B, H, W].
+        image_size: Side S of the evaluated image in pixels.
 
     Returns:
-        Maps, float32, shape [B, S, S].
+        Maps, float32 [B, S, S].
     """
     rows, columns = (_matrix(n, image_size).to(distances.device) for n in distances.shape[1:])
     return rows @ distances @ columns.T
@@ -29,7 +29,7 @@ def anomaly_maps(distances: Tensor, image_size: int) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def _matrix(patches: int, image_size: int) -> Tensor:
-    """Upsampling and smoothing are linear and separable: one matrix [S, patches] does both along an axis."""
+    """Upsampling and smoothing are linear and separable: one matrix [S, patches] does both along one axis."""
     identity = torch.eye(patches, dtype=torch.float64)[None]
     upsample = F.interpolate(identity, size=image_size, mode="linear", align_corners=False)[0].T
     radius = int(4 * SMOOTHING_SIGMA + 0.5)

@@ -1,4 +1,4 @@
-"""A fitted detector in one safetensors file, with what it takes to use it again."""
+"""A fitted detector in one safetensors file, together with everything needed to use it again."""
 
 import json
 import os
@@ -13,25 +13,26 @@ from torch import Tensor
 from spd_weights.errors import SpdError
 
 from ..backbone.features import Extractor
-from .methods import METHODS, Detector, Settings
+from .base import Detector
+from .methods import DETECTORS, Settings, build_detectors
 
+SCHEMA = 3
 _KEY = "anomaly_detector"  # in the metadata of the safetensors file
-SCHEMA = 2
 
 
 def save_detector(path: Path, detector: Detector, about: dict[str, Any]) -> None:
-    """Write a detector's tensors and their description, whole or not at all.
+    """Write a detector's state and its description; the file is complete or absent.
 
     Args:
-        path: The file to write; its folder is made.
+        path: The file to write. Its folder is created.
         detector: Fitted.
-        about: JSON-ready, with `method`, `settings`, `seed`, `weights`, `weights_sha256` and whatever else
-            is worth knowing.
+        about: Description, JSON-ready, with at least `method`, `settings`, `seed`, `weights`, `weights_sha256` and
+            `architecture`.
 
     Raises:
         SpdError: The file cannot be written.
     """
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in detector.state().items()}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in detector.state_dict().items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,21 +45,21 @@ def save_detector(path: Path, detector: Detector, about: dict[str, Any]) -> None
 
 
 def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Extractor, dict[str, Any]]:
-    """Read a detector and load the backbone it was fitted with.
+    """Load a saved detector and the backbone it was fitted with.
 
     Args:
-        path: Of `save_detector`.
-        weights: Where the backbone is now, if no longer under the name recorded.
+        path: A file written by `save_detector`.
+        weights: Name of the backbone, if it is no longer available under the recorded name.
 
     Returns:
-        The detector, its backbone, and the description.
+        The detector and its backbone, both on the backbone's device, and the description.
 
     Raises:
-        SpdError: The file is no detector or damaged, or the backbone is missing or another one.
+        SpdError: The file is damaged or not a detector, or the backbone is missing or a different one.
     """
     about, tensors = _read(path)
     settings = Settings(**about["settings"])
-    reductions = METHODS[about["method"]].reductions
+    reductions = DETECTORS[about["method"]].reductions
     extractor = Extractor(weights or about["weights"], settings.image_size, reductions, settings.feature_precision)
     found, expected = extractor.sha256, about["weights_sha256"]
     if found != expected or extractor.architecture != about["architecture"]:
@@ -67,9 +68,13 @@ def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Ext
             f"{(found or 'none')[:16]}, not {(expected or 'none')[:16]}); "
             "name the right ones with --weights, or fit again"
         )
-    detector = METHODS[about["method"]].make(settings, [about["seed"]], 0)[0]
-    detector.restore({name: tensor.to(extractor.device) for name, tensor in tensors.items()})
-    return detector, extractor, about
+    (detector,) = build_detectors(about["method"], settings, [about["seed"]], 0)
+    try:
+        detector.load_state_dict(tensors)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise SpdError(f"{path}: damaged detector ({reason}); fit it again") from None
+    return detector.to(extractor.device), extractor, about
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -78,12 +83,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         about = json.loads(metadata.get(_KEY, "{}"))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise SpdError(f"{path}: no detector, or a damaged one ({error}); fit it again") from None
-    if about.get("schema") != SCHEMA or about.get("method") not in METHODS:
-        raise SpdError(f"{path}: safetensors, but no detector of this version; python -m eval fit writes them")
+        raise SpdError(f"{path}: damaged, or not a detector ({error}); fit it again") from None
+    schema = about.get("schema")
+    if schema is None or (about.get("method") not in DETECTORS and schema == SCHEMA):
+        raise SpdError(f"{path}: a safetensors file, but not a detector; python -m eval fit writes detectors")
+    if schema != SCHEMA:
+        raise SpdError(f"{path}: a detector in format {schema}, this version reads format {SCHEMA}; fit it again")
     known = asdict(Settings())
     if about.get("settings", {}).keys() != known.keys():
         raise SpdError(f"{path}: fitted with options of another version ({', '.join(known)} expected); fit it again")

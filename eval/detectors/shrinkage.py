@@ -8,9 +8,9 @@ def ledoit_wolf(covariance: Tensor, fourth: Tensor, samples: int) -> Tensor:
     """Shrink covariances towards a multiple of the identity (Ledoit and Wolf, 2004, section 3.3).
 
     Args:
-        covariance: With divisor N, float64 [..., D, D].
+        covariance: Estimates with divisor N, float64 [..., D, D].
         fourth: Sum over the samples of the fourth power of their distance to the mean, float64 [...].
-        samples: Their number N.
+        samples: Number of samples N.
 
     Returns:
         float64 [..., D, D].
@@ -26,24 +26,24 @@ def ledoit_wolf(covariance: Tensor, fourth: Tensor, samples: int) -> Tensor:
 
 
 class FourthMoment:
-    """Sum of the fourth powers of the samples' distances to their mean, which is known only in the end."""
+    """Streamed sum of the fourth powers of the samples' distances to their mean, which is known only at the end."""
 
     def __init__(self) -> None:
-        """Begin without samples."""
+        """Start without samples."""
         self._fourth: Tensor | float = 0.0
         self._third: Tensor | float = 0.0
 
     def add(self, samples: Tensor) -> None:
-        """Take in samples less some point near their mean, the same for all, floating [B, P, D]."""
+        """Add samples from which a constant point near their mean was subtracted, floating [B, P, D]."""
         samples = samples.double()
         squares = samples.square().sum(dim=2)
         self._fourth += squares.square().sum(dim=0)
         self._third += (samples * squares[..., None]).sum(dim=0)
 
     def about(self, mean: Tensor, scatter: Tensor, count: int) -> Tensor:
-        """The sums, float64 [P].
+        """The sums about the mean, float64 [P].
 
-        With y the samples, d their mean, S their scatter about 0 and v = sum |y|² y,
+        With samples y, their mean d, their scatter S about 0 and v = sum |y|² y,
         sum |y - d|⁴ = sum |y|⁴ + 4 d'Sd - 4 v'd + 2 |d|² tr S - 3 n |d|⁴.
 
         Args:

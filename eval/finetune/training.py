@@ -1,9 +1,11 @@
-"""Fine-tuning a network on the training images of a 2-class protocol: the whole loop."""
+"""Fine-tuning a network on the training images of a 2-class protocol."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,10 +16,8 @@ from ..data.images import batches
 
 FREEZE = ("nothing", "batchnorm", "backbone")
 PRECISIONS = ("no", "bf16")
-_HEAD_LR_FACTOR = 10  # the new layers start from nothing, the backbone from its pre-training
-_WARM_UP = 0.1  # of the steps
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+_HEAD_LR_FACTOR = 10  # the new layers start from scratch, the backbone from its pre-training
+_WARM_UP = 0.1  # fraction of the steps
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,23 @@ class Training:
     """How the 2-class methods train.
 
     From VisA's authors (the paper's protocols, and their answers in issue 8 of github.com/amazon-science/spot-diff):
-    the backbone fine-tuned, U-Net inputs of 800 pixels if possible, batches of 8, horizontal flips with probability
-    one half and no other augmentation. The rest is our choice, made without looking at test images:
+    the backbone is fine-tuned, U-Net inputs have 800 pixels if possible, batches have 8 images, and the only
+    augmentation is a horizontal flip with probability one half. The rest is our choice, made without looking at test
+    images:
 
     Attributes:
-        classifier_size: Side of the classifier's square images in pixels; 224, what most backbones know.
-        unet_size: Side of the U-Net's; 448, because 800 takes three times as long. On a GPU give 800.
-        batch_size: Images a step.
-        epochs: Passes over the training images. The length is fixed and the last weights are taken: with
-            neither early stopping nor a choice among epochs, no image has to be held out for them, and no test
-            image can serve for it.
-        min_steps: Of the few-shot protocols, whose epochs have two or three steps.
-        lr: Peak learning rate of the backbone under AdamW, a common one for fine-tuning; ten times that for
-            the new layers. Linear warm-up over a tenth of the steps, then a cosine to zero, so that the last
-            weights are settled ones.
-        freeze: "nothing"; "batchnorm" keeps the backbone's running statistics; "backbone" trains the new
-            layers alone.
-        precision: "bf16" trains under autocast. Scores are computed in float32 all the same: with bf16's
-            eight bits many would be tied.
+        classifier_size: Side of the classifier's square images in pixels; 224, the size most backbones are trained at.
+        unet_size: Side of the U-Net's images; 448, because 800 takes three times as long. Use 800 on a GPU.
+        batch_size: Images per step.
+        epochs: Passes over the training images. The length is fixed and the last weights are used. Early stopping or
+            choosing an epoch would need held-out images, which the splits do not have; test images must not serve.
+        min_steps: Minimum number of steps, for the few-shot protocols, whose epochs have two or three steps.
+        lr: Peak learning rate of the backbone under AdamW, a common value for fine-tuning; the new layers use ten
+            times as much. Linear warm-up over a tenth of the steps, then a cosine to zero, so that the last weights
+            have settled.
+        freeze: "nothing"; "batchnorm" keeps the backbone's running statistics; "backbone" trains only the new layers.
+        precision: "bf16" trains under autocast. Scores are computed in float32 either way: bf16's eight bits would
+            cause many ties.
     """
 
     classifier_size: int = 224
@@ -55,21 +54,29 @@ class Training:
     precision: str = "no"
 
     def steps(self, images: int) -> int:
-        """Of a training on so many images."""
+        """Number of training steps for the given number of images."""
         return max(self.min_steps, math.ceil(self.epochs * images / self.batch_size))
 
 
-class Network(nn.Module):
-    """A backbone under a head of one logit."""
+class Network(nn.Module, ABC):
+    """A backbone and new layers that give one logit per image or per pixel.
 
-    def __init__(self, body: nn.Module, heads: Iterable[nn.Module], mean: Sequence[float], std: Sequence[float]):
+    Attributes:
+        segments: Whether it learns from masks and gives logits of pixels, rather than of images.
+    """
+
+    segments: ClassVar[bool]
+
+    def __init__(
+        self, body: nn.Module, heads: Iterable[nn.Module], mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         """Wrap a network.
 
         Args:
-            body: Takes normalised images, float32 [B, 3, S, S]; gives logits [B, 1] or [B, 1, S, S].
+            body: Maps normalised images, float32 [B, 3, S, S], to logits [B, 1] or [B, 1, S, S].
             heads: The parts of `body` that were not pre-trained.
-            mean: What the backbone expects to be subtracted from RGB in [0, 1].
-            std: And what to divide by.
+            mean: Mean of RGB in [0, 1] that the backbone expects to be subtracted.
+            std: Standard deviation that it expects to be divided by.
         """
         super().__init__()
         self.body = body
@@ -77,12 +84,16 @@ class Network(nn.Module):
         self.register_buffer("_mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("_std", torch.tensor(std).view(3, 1, 1))
 
+    @abstractmethod
+    def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """The loss to minimise, a scalar, of logits and truth (0 or 1), both float32 and of the same shape."""
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, [B] or [B, S, S], of images RGB, uint8, [B, 3, S, S]."""
+        """Logits, [B] or [B, S, S], of RGB images, uint8 [B, 3, S, S]."""
         return self.body((images / 255 - self._mean) / self._std).squeeze(1)
 
     def parameter_groups(self, lr: float, freeze: str) -> list[dict]:
-        """For the optimiser: the backbone unless it is frozen, and the heads at their own rate."""
+        """Parameters for the optimiser: the backbone unless it is frozen, and the heads at their own rate."""
         new = [parameter for head in self._heads for parameter in head.parameters()]
         known = {id(parameter) for parameter in new}
         backbone = [parameter for parameter in self.body.parameters() if id(parameter) not in known]
@@ -92,21 +103,20 @@ class Network(nn.Module):
         return groups if freeze == "backbone" else [{"params": backbone, "lr": lr}, *groups]
 
     def training_mode(self, freeze: str) -> None:
-        """As `train()`, but for the parts of the backbone that are frozen."""
+        """Like `train()`, except for the parts of the backbone that are frozen."""
         self.train()
         new = {module for head in self._heads for module in head.modules()}
         for module in self.body.modules():
             if module not in new and (
                 freeze == "backbone" or (freeze == "batchnorm" and isinstance(module, _BatchNorm))
             ):
-                module.training = False  # this module alone: eval() would reach into the heads
+                module.training = False  # of this module only: eval() would also reach the heads
 
 
 def finetune(
     network: Network,
     images: np.ndarray,
     truth: np.ndarray,
-    loss: Loss,
     training: Training,
     rng: np.random.Generator,
     progress: Callable[[int, int], None],
@@ -115,12 +125,11 @@ def finetune(
 
     Args:
         network: With the weights under test and new heads.
-        images: RGB, uint8, [N, 3, S, S]; may be memory-mapped.
-        truth: What is anomalous: bool, [N] for whole images, [N, S, S] for pixels.
-        loss: Of logits and truth, both float32 and of one shape.
+        images: RGB, uint8 [N, 3, S, S]; may be memory-mapped.
+        truth: What is anomalous: bool, [N] for whole images or [N, S, S] for pixels.
         training: Length, rates and precision.
-        rng: Decides the order of the images and the flips, all before the first step.
-        progress: Called after every step, with the steps done and the steps in all.
+        rng: Determines the order of the images and the flips, all drawn before the first step.
+        progress: Called after each step with the number of steps done and in total.
     """
     steps, size, device = training.steps(len(images)), training.batch_size, next(network.parameters()).device
     passes = [rng.permutation(len(images)) for _ in range(math.ceil(steps * size / len(images)))]
@@ -135,7 +144,7 @@ def finetune(
         target = _flipped(truth[order[batch]], flips[batch]).to(device).float()
         with torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bf16"):
             logits = network(shown)
-        loss(logits.float(), target).backward()
+        network.loss(logits.float(), target).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
@@ -144,7 +153,7 @@ def finetune(
 
 @torch.inference_mode()
 def logits_of(network: Network, paths: Sequence[Path], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
-    """The trained network's logits, float32 on the CPU, [B] or [B, size, size], batch by batch.
+    """Yield the trained network's logits, float32 on the CPU, [B] or [B, size, size], batch by batch.
 
     Logits and not probabilities, because a sigmoid rounds confident scores to ties.
     """
@@ -155,7 +164,7 @@ def logits_of(network: Network, paths: Sequence[Path], size: int, batch_size: in
 
 
 def _flipped(arrays: np.ndarray, flips: np.ndarray) -> Tensor:
-    """Mirror some of a batch left to right: images [B, 3, S, S], masks [B, S, S]; labels [B] have no sides."""
+    """Mirror part of a batch left to right: images [B, 3, S, S] or masks [B, S, S]; labels [B] stay as they are."""
     if arrays.ndim > 1:
         arrays[flips] = arrays[flips][..., ::-1]
     return torch.from_numpy(np.ascontiguousarray(arrays))

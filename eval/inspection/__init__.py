@@ -1,1 +1,1 @@
-"""Fit a detector on one's own parts and predict with it."""
+"""Fit a detector on photographs of parts, and use it."""

@@ -8,22 +8,23 @@ from rich.markup import escape
 
 from spd_weights.errors import SpdError
 
-from ..detectors.methods import METHODS
+from ..detectors.methods import DETECTORS
 from ..options import add_settings, settings_of
-from .inspect import fit, predict
+from .fit import fit
+from .predict import predict
 
 
 def fit_command(argv: list[str]) -> None:
-    """Fit a detector as the command line says, and report what was written."""
+    """Fit a detector and print a summary."""
     parser = argparse.ArgumentParser(
         prog="python -m eval fit",
-        description="Fit a detector on a category's normal training images and keep it as one safetensors file.",
+        description="Fit a detector on a category's normal training images and save it as one safetensors file.",
     )
     parser.add_argument("--weights", required=True, metavar="W", help="the backbone, named as for an evaluation")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="VisA, or MVTec AD's layout")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="VisA's or MVTec AD's layout")
     parser.add_argument("--category", required=True, metavar="NAME", help="the kind of object")
-    parser.add_argument("--method", choices=list(METHODS), default="padim")
-    parser.add_argument("--seed", type=int, default=0, help="of the method's random draws (0)")
+    parser.add_argument("--method", choices=list(DETECTORS), default="padim")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the method's random draws (0)")
     parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="the detector, *.safetensors")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that decode images (1)")
     add_settings(parser)
@@ -34,21 +35,21 @@ def fit_command(argv: list[str]) -> None:
     )  # fmt: skip
     console = Console()
     size = given.save.stat().st_size / 2**20
-    console.print(f"{about['method']} of {about['n_train']} images in {about['seconds']:.1f} s", soft_wrap=True)
+    console.print(f"{about['method']} fitted on {about['n_train']} images in {about['seconds']:.1f} s", soft_wrap=True)
     console.print(f"detector: {escape(str(given.save))} ({size:.1f} MiB)", soft_wrap=True)
     console.print(f"threshold hint {about['threshold_hint']:.6g}: {about['threshold_note']}", soft_wrap=True)
 
 
 def predict_command(argv: list[str]) -> None:
-    """Score photographs as the command line says, and report scores, latency and memory."""
+    """Score photographs, and print scores, latency and memory."""
     parser = argparse.ArgumentParser(
         prog="python -m eval predict",
-        description="Score photographs with a detector of `python -m eval fit`; writes scores.json and heat maps.",
+        description="Score photographs with a detector saved by `python -m eval fit`; write scores.json and heat maps.",
     )
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="the safetensors file")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="scores.json and <name>-heat.png")
-    parser.add_argument("--weights", metavar="W", help="where the backbone is now, if not under the recorded name")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for scores.json and <name>-heat.png")
+    parser.add_argument("--weights", metavar="W", help="the backbone, if it is no longer under its recorded name")
     given = parser.parse_args(argv)
     content = predict(given.detector, given.images, given.out, given.weights)
     console = Console(highlight=False)
@@ -61,7 +62,7 @@ def predict_command(argv: list[str]) -> None:
     if content["seconds_per_image"] is not None:
         memory = content["peak_memory_mib"]
         console.print(
-            f"{1000 * content['seconds_per_image']:.0f} ms an image (median, decoding included) on "
+            f"{1000 * content['seconds_per_image']:.0f} ms per image (median, decoding included) on "
             f"{content['device']}; peak memory {'not measured' if memory is None else f'{memory:.0f} MiB'}",
             soft_wrap=True,
         )

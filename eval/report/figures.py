@@ -11,7 +11,7 @@ from scipy import ndimage
 from ..data.datasets import Category, Sample
 from ..data.images import read_mask, read_photo
 from ..metrics import ranking
-from ..protocols import Prediction
+from ..predictions import Prediction
 
 _LONG_SIDE = 320  # pixels of a figure
 _OUTLINE = (0, 229, 255)

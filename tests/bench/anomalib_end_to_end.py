@@ -3,19 +3,18 @@
     pip install "anomalib==2.*"
     python -m tests.bench.anomalib_end_to_end --data DIR --category NAME --weights W
 
-The same images, weights (a timm model name, `hf-hub:…` or `local-dir:…`), layers, number of channels and coreset ratio,
-in two ways: what anomalib's user runs, Engine.fit and Engine.test on a Folder datamodule with their default metrics
-and validation on the test images (MVTecAD's default; it sets the thresholds), pictures of results switched off; and
-anomalib's bare models between our loader and our metrics, which leave only the methods' own work and ours on the
-backbone to compare. Each is timed
-from building the model on, in the processor's seconds (a busy machine stretches the clock's): set OMP_NUM_THREADS=1.
+Both use the same images, weights (a timm model name, `hf-hub:…` or `local-dir:…`), layers, number of channels and
+coreset ratio. anomalib runs in two ways: as its users run it, with Engine.fit and Engine.test on a Folder datamodule,
+its default metrics, and validation on the test images (MVTecAD's default, which sets the thresholds), without result
+pictures; and as bare models between our loader and our metrics, so that only the methods differ. Times are CPU seconds
+from building the model on (wall time is unreliable on a busy machine); set OMP_NUM_THREADS=1.
 
-Prints seconds and image and pixel AUROC, which must agree within half a point with those of the bare models; fails
-otherwise, and where PaDiM takes more than a third of the Engine's time. What differs: anomalib adds 1e-5 to the ridge
-and reflects borders otherwise when it smooths; its Engine also resizes otherwise and draws other channels. Its
-coreset has another random projection and start, which alone moves AUROCs by points; so they are compared with
-our coreset in its model (`tests.bench.coreset` shows that from one start both select the same). For a ResNet-50's 550
-channels anomalib needs 12 GB of memory.
+Prints seconds and image and pixel AUROC. Fails if the AUROCs differ from those of the bare models by more than half a
+point, or if PaDiM takes more than a third of the Engine's time. Known differences: anomalib adds 1e-5 to the ridge and
+pads borders differently when it smooths; its Engine also resizes differently and draws other channels. Its coreset uses
+another random projection and start, which alone changes AUROCs by points; therefore its model is also given our coreset
+(`tests.bench.coreset` shows that from the same start both select the same). For a ResNet-50's 550 channels anomalib
+needs 12 GB of memory.
 """
 
 import argparse
@@ -35,9 +34,9 @@ from eval.backbone.features import Extractor
 from eval.backbone.weights import load_backbone
 from eval.data.datasets import Category, Sample, load_categories
 from eval.data.images import batches
-from eval.detectors.methods import METHODS, Settings
+from eval.data.masks import read_masks
+from eval.detectors.methods import DETECTORS, Settings, build_detectors
 from eval.metrics.metrics import image_metrics, pixel_metrics
-from eval.protocols import read_masks
 
 Scores = tuple[np.ndarray, np.ndarray]  # of images [N], of pixels [N, S, S]
 Aurocs = tuple[float, float]  # of images and of pixels, in percent
@@ -93,14 +92,14 @@ def _timed(run: Callable[[], tuple]) -> tuple[float, tuple]:
 def _ours(
     method: str, weights: str, category: Category, settings: Settings
 ) -> tuple[Extractor, dict[str, Tensor], Aurocs]:
-    extractor = Extractor(weights, settings.image_size, METHODS[method].reductions)
-    (detector,) = METHODS[method].make(settings, [0], len(category.train))
+    extractor = Extractor(weights, settings.image_size, DETECTORS[method].reductions)
+    (detector,) = build_detectors(method, settings, [0], len(category.train))
     for images in _batches(category.train, extractor, settings):
         detector.update(extractor(images))
     detector.fit()
-    found = [detector.score(extractor(images)) for images in _batches(category.test, extractor, settings)]
+    found = [detector(extractor(images)) for images in _batches(category.test, extractor, settings)]
     scores, maps = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-    return extractor, detector.state(), _aurocs(category, (scores, maps), settings.image_size)
+    return extractor, detector.state_dict(), _aurocs(category, (scores, maps), settings.image_size)
 
 
 def _bare(
@@ -111,7 +110,7 @@ def _bare(
     extractor: Extractor,
     state: dict[str, Tensor],
 ) -> tuple[torch.nn.Module, Aurocs]:
-    """anomalib's model alone, with our channels where it has any."""
+    """anomalib's model alone; PaDiM with our channels."""
     if method == "padim":
         from anomalib.models.image.padim.torch_model import PadimModel
 
@@ -151,7 +150,7 @@ def _engine(
     extractor: Extractor,
     state: dict[str, Tensor],
 ) -> Aurocs:
-    """anomalib as its documentation has it used; the images lie in a folder of links."""
+    """anomalib as its documentation shows; the images are links in a folder."""
     from anomalib.data import Folder
     from anomalib.engine import Engine
     from anomalib.models import Padim, Patchcore

@@ -1,7 +1,7 @@
 """What folding batch normalisation saves of a frozen backbone's pass. `OMP_NUM_THREADS=1 python -m tests.bench.folding`
 
-Prints the processor's milliseconds an image of three stages' maps, taken in turns: by timm's network in its own layout,
-in channels-last as the evaluation has it, and folded besides; and the largest difference folding made, of a map's norm.
+Prints CPU milliseconds per image for the maps of three stages, measured in turns: timm's network in its own layout, in
+channels-last like the evaluation, and folded as well; and the largest relative difference that folding made to a map.
 """
 
 import argparse
@@ -41,12 +41,12 @@ def main() -> None:
 
 @torch.inference_mode()
 def maps(network: nn.Module, images: Tensor) -> list[Tensor]:
-    """Of the stages that PaDiM reads."""
+    """The maps of the stages that PaDiM reads."""
     return network.forward_intermediates(images, indices=[1, 2, 3], stop_early=True, intermediates_only=True)
 
 
 def seconds(network: nn.Module, images: Tensor) -> float:
-    """The processor's, of one pass."""
+    """CPU seconds of one pass."""
     started = time.process_time()
     maps(network, images)
     return time.process_time() - started

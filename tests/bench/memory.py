@@ -1,11 +1,10 @@
 """Peak memory of every method, from 100 and from 1,000 training images. `python -m tests.bench.memory`
 
-Each measurement is a process of its own, from image files to scores and maps, on small features (an untrained
-test_resnet's at --image-size). Printed is the memory that is the process's own; pages of the nameless files that hold
-what a method needs again (patches, decoded images, maps, masks) are not: the system takes them back when it needs
-the room. Fails where the peak grows by more than 16 MB, which it may do from run to run. PatchCore alone may grow:
-while it selects its coreset it holds every patch in 128 projected dimensions twice, 1 kB a patch, and two blocks of
-patches as they are read.
+Each measurement runs in its own process, from image files to scores and maps, on small features (of an untrained
+test_resnet at --image-size). It counts anonymous memory. Pages of the nameless files that hold patches, decoded images,
+maps and masks are not counted, because the system can reclaim them at any time. Fails if the peak grows by more than
+16 MB, the variation between runs. Only PatchCore may grow: while it selects its coreset, it holds every patch twice in
+128 projected dimensions, 1 kB per patch, and two blocks of patches.
 """
 
 import argparse
@@ -19,13 +18,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.backbone.features import Extractor
 from eval.data.datasets import Category, Sample
-from eval.detectors.methods import METHODS, Settings
-from eval.detectors.patchcore import BLOCK_FLOATS, PROJECTION
+from eval.detectors.methods import DETECTORS, Settings
+from eval.detectors.one_class import OneClassPredictor
+from eval.detectors.patchcore import PROJECTION
+from eval.detectors.patches import BLOCK_FLOATS
 from eval.finetune.training import Training
-from eval.finetune.two_class import Finetuner
-from eval.protocols import PROTOCOLS, Run, one_class
+from eval.finetune.two_class import TwoClassPredictor
+from eval.predictions import Run
+from eval.protocols import PROTOCOLS
 
 _WEIGHTS = "random:test_resnet"
 _TEST = 16  # images
@@ -54,7 +55,7 @@ def main() -> int:
 
 
 def _selection(size: int) -> float:
-    """What PatchCore may hold of 900 images' patches, megabytes."""
+    """Megabytes that PatchCore may hold of 900 images' patches."""
     patches = 900 * (size // _STRIDE) ** 2
     return 4 * (1.05 * patches * (2 * PROJECTION + 2) + 2 * BLOCK_FLOATS) / 1e6
 
@@ -68,19 +69,19 @@ def _measured(method: str, images: int, size: int) -> float:
 def _peak_of(method: str, images: int, size: int) -> float:
     """Megabytes."""
     with tempfile.TemporaryDirectory() as folder, _Watch() as watch:
-        category = _category(Path(folder), images, size, both_classes=method not in METHODS)
-        if method in METHODS:
+        category = _category(Path(folder), images, size, both_classes=method not in DETECTORS)
+        if method in DETECTORS:
             settings = Settings(image_size=size, coreset_ratio=0.01)
-            extractor = Extractor(_WEIGHTS, size, METHODS[method].reductions)
-            one_class(category, extractor, [Run("1cls", method, 0)], settings, 0, _quiet)
+            predictor = OneClassPredictor(_WEIGHTS, [method], settings)
         else:
             training = Training(classifier_size=size, unet_size=size, epochs=1, min_steps=1)
-            Finetuner(_WEIGHTS, method, training)(category, 0, 0, _quiet)
+            predictor = TwoClassPredictor(_WEIGHTS, method, training)
+        predictor.predict(category, [Run("bench", method, 0)], 0, lambda stage, done, of: None)
     return watch.peak / 1e6
 
 
 def _category(folder: Path, images: int, size: int, both_classes: bool) -> Category:
-    """Images of noise, each another: PatchCore has no patch twice to choose."""
+    """Images of noise, all different, so that PatchCore finds no duplicate patches."""
     rng = np.random.default_rng(0)
     mask = folder / "mask.png"
     Image.fromarray((rng.random((size, size)) < 0.01).view(np.uint8) * 255).save(mask)
@@ -94,7 +95,7 @@ def _category(folder: Path, images: int, size: int, both_classes: bool) -> Categ
 
 
 class _Watch(threading.Thread):
-    """The highest anonymous memory of this process in bytes, looked at every few milliseconds."""
+    """Peak anonymous memory of this process in bytes, sampled every few milliseconds."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -115,10 +116,6 @@ class _Watch(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self.join()
-
-
-def _quiet(stage: str, done: int, of: int) -> None:
-    pass
 
 
 if __name__ == "__main__":

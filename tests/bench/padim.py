@@ -4,11 +4,11 @@
     python -m tests.bench.padim --train 100 --test 50
 
 Features have a ResNet-18's shapes at 224 px (layer1 to layer3), or with `--wide` a ResNet-50's, of which 100
-and 550 channels are kept, the same by both. anomalib needs 12 GB of memory for the latter. Prints the
-processor's seconds of learning and scoring (a busy machine stretches the clock's, above all of many threads: set
-OMP_NUM_THREADS=1 there), their ratio, and how far the maps agree inside the border (anomalib reflects
-it otherwise, and adds 1e-5 to the ridge). Fails below a ratio of 10, or a difference of 1e-3. anomalib is no
-dependency; without it only our figures are printed. `tests.bench.memory` has the memory.
+and 550 channels are kept, the same in both. anomalib needs 12 GB of memory for the latter. Prints CPU seconds of
+learning and scoring (wall time is unreliable on a busy machine; set OMP_NUM_THREADS=1 there), their ratio, and the
+difference of the maps inside the border (anomalib pads it differently, and adds 1e-5 to the ridge). Fails below a ratio
+of 10 or above a difference of 1e-3. anomalib is optional; without it only our figures are printed. Memory is measured
+by `tests.bench.memory`.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> int:
 
 def _compare(train: int, test: int, wide: bool) -> bool:
     batches = [features(_BATCH, wide) for _ in range((train + test) // _BATCH)]
-    warm = Padim(_SIZE, seed=0)  # what libraries do at their first call is nobody's
+    warm = Padim(_SIZE, seed=0)  # excludes the libraries' one-time initialisation
     warm.update(batches[0])
     warm.fit()
     started = time.process_time()
@@ -49,7 +49,7 @@ def _compare(train: int, test: int, wide: bool) -> bool:
     for batch in batches[: train // _BATCH]:
         padim.update(batch)
     padim.fit()
-    maps = torch.cat([padim.score(batch)[1] for batch in batches[train // _BATCH :]])
+    maps = torch.cat([padim(batch)[1] for batch in batches[train // _BATCH :]])
     ours = time.process_time() - started
     print(f"ours {ours:.2f} s, {torch.get_num_threads()} threads")
     try:
@@ -58,7 +58,7 @@ def _compare(train: int, test: int, wide: bool) -> bool:
     except ImportError:
         print("anomalib is not installed, so there is nothing to compare with")
         return True
-    channels = padim.state()["channels"]
+    channels = padim.channels
     started = time.process_time()
     gaussian, generator = MultiVariateGaussian(), AnomalyMapGenerator()
     mean, inverse = gaussian.fit(torch.cat([embedding(batch, channels) for batch in batches[: train // _BATCH]]))
@@ -77,13 +77,13 @@ def _compare(train: int, test: int, wide: bool) -> bool:
 
 
 def features(images: int, wide: bool = False) -> list[Tensor]:
-    """A batch of feature maps, not negative, as after a ReLU."""
+    """A batch of non-negative feature maps, as after a ReLU."""
     shapes = zip(_CHANNELS[wide], _SIDES, strict=True)
     return [torch.randn(images, channels, side, side).relu_() for channels, side in shapes]
 
 
 def embedding(batch: list[Tensor], channels: Tensor) -> Tensor:
-    """As anomalib's: every layer at the finest grid, concatenated, then the channels selected."""
+    """anomalib's embedding: all layers at the finest grid, concatenated, then the channels selected."""
     grown = [F.interpolate(layer, size=batch[0].shape[-2:], mode="nearest") for layer in batch]
     return torch.cat(grown, dim=1).index_select(1, channels)
 

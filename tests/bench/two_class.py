@@ -2,10 +2,10 @@
 
     python -m tests.bench.two_class --weights random:resnet50 --classifier-size 224 --unet-size 448
 
-Prints, for each method, the seconds of a step of the training loop (with its data and its optimiser), their ratio to
-the bare forward and backward passes of the same network, and the seconds of a test image, decoding included; and
-the hours of all three protocols with 5 seeds that follow from VisA's image counts. `--operations` counts instead of
-measuring, in seconds at any size: floating-point operations, for estimates of machines that are not here.
+For each method, prints the seconds per step of the training loop (with data and optimiser), their ratio to the bare
+forward and backward passes of the same network, and the seconds per test image, decoding included; and the hours of all
+three protocols with 5 seeds that follow from VisA's image counts. `--operations` counts floating-point operations
+instead of measuring, to estimate the time on other machines.
 """
 
 import argparse
@@ -19,8 +19,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval.finetune.training import Network, Training, finetune, logits_of
-from eval.finetune.two_class import METHODS, Finetuner
-from eval.finetune.unet import focal_loss
+from eval.finetune.two_class import NETWORKS, TwoClassPredictor
 
 _NORMALS = (1000, 602, 500, 503, 500, 1000, 1000, 1004, 1001, 1006, 1005, 500)  # of each object; 100 anomalies each
 _SEEDS = 5
@@ -39,14 +38,14 @@ def main() -> None:
     args = parser.parse_args()
     training = Training(args.classifier_size, args.unet_size, epochs=1, min_steps=args.steps)
     print(f"{args.weights}, {torch.get_num_threads()} threads, batches of {training.batch_size}")
-    for method in METHODS:
-        finetuner = Finetuner(args.weights, method, training)
+    for method in NETWORKS:
+        finetuner = TwoClassPredictor(args.weights, method, training)
         network, size = finetuner.network(0), finetuner.image_size
         steps, images = whole_evaluation(Training())
         if args.operations:
             step, image = operations(network, size, training.batch_size)
             print(
-                f"{method} at {size} px: {step / 1e12:.2f} TFLOP a step, {image / 1e12:.3f} a test image; VisA, "
+                f"{method} at {size} px: {step / 1e12:.2f} TFLOP per step, {image / 1e12:.3f} per test image; VisA, "
                 f"3 protocols, {_SEEDS} seeds: {(steps * step + images * image) / 1e15:.0f} PFLOP"
             )
             continue
@@ -54,31 +53,31 @@ def main() -> None:
         step, bare = seconds_of_a_step(network, size, training, masks=method == "unet")
         image = seconds_of_a_test_image(network, size, args.workers)
         print(
-            f"{method} at {size} px: {step:.3f} s a step, {step / bare:.2f} times its bare passes; "
-            f"{image:.3f} s a test image; VisA, 3 protocols, {_SEEDS} seeds: {steps} steps, {images} test images, "
+            f"{method} at {size} px: {step:.3f} s per step, {step / bare:.2f} times its bare passes; "
+            f"{image:.3f} s per test image; VisA, 3 protocols, {_SEEDS} seeds: {steps} steps, {images} test images, "
             f"{(steps * step + images * image) / 3600:.1f} h"
         )
 
 
 def seconds_of_a_step(network: Network, size: int, training: Training, masks: bool) -> tuple[float, float]:
-    """The fastest, as others may use the machine: of a step of the loop, and of forward and backward passes alone."""
+    """Minimum seconds of a step of the loop, and of forward and backward passes alone."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 3, size, size), dtype=np.uint8)
     truth = rng.random((20, size, size)) < 0.01 if masks else np.arange(20) % 2 == 0
     ends = [time.perf_counter()]
-    finetune(network, images, truth, focal_loss, training, rng, lambda done, of: ends.append(time.perf_counter()))
+    finetune(network, images, truth, training, rng, lambda done, of: ends.append(time.perf_counter()))
     batch = torch.from_numpy(images[: training.batch_size]).contiguous(memory_format=torch.channels_last)
     target = torch.from_numpy(truth[: training.batch_size]).float()
     alone = [time.perf_counter()]
     for _ in range(training.min_steps):
-        focal_loss(network(batch), target).backward()
+        network.loss(network(batch), target).backward()
         network.zero_grad()
         alone.append(time.perf_counter())
     return tuple(float(np.diff(times).min()) for times in (ends, alone))
 
 
 def operations(network: Network, size: int, batch_size: int) -> tuple[float, float]:
-    """Of a step's forward and backward passes, and of a test image, without computing any of it."""
+    """Floating-point operations of a training step and of a test image, counted on meta tensors."""
     network = network.to("meta")
     counts = []
     for images, learn in ((batch_size, True), (1, False)):
@@ -91,7 +90,7 @@ def operations(network: Network, size: int, batch_size: int) -> tuple[float, flo
 
 
 def seconds_of_a_test_image(network: Network, size: int, workers: int, images: int = 32) -> float:
-    """Decoding, resizing and scoring JPEG photographs of VisA's size."""
+    """Seconds to decode, resize and score a JPEG photograph of VisA's size."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "photo.jpg")

@@ -1,12 +1,12 @@
-"""What the 1-class evaluation of one weight on all of VisA takes, from measured parts.
+"""The time of a 1-class evaluation of one weight on all of VisA, estimated from measured parts.
 
     OMP_NUM_THREADS=1 python -m tests.bench.visa --weights random:resnet50
 
-Prints the processor's seconds of each part (a busy machine stretches the clock's), and from them those of the 12
-objects, in 8,659 training and 2,162 test images, for PaDiM and for PatchCore with one seed. Divide by the number of
-cores. A coreset is timed on 100,000 patches and grows with the number of patches times that of centres. Also
-printed is how many operations a pass of the backbone is, for estimates of machines that are not here. The 2-class
-protocols are `tests.bench.two_class`'s.
+Prints the CPU seconds of each part (wall time is unreliable on a busy machine), and from them those of the 12 objects
+with 8,659 training and 2,162 test images, for PaDiM and for PatchCore with one seed. Divide by the number of cores. A
+coreset is timed on 100,000 patches; its time grows with the number of patches times the number of centres. The number
+of operations of a backbone pass is printed to estimate the time on other machines. For the 2-class protocols see
+`tests.bench.two_class`.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.backbone.features import FEATURE_PRECISIONS, Extractor
 from eval.data.images import read_image
+from eval.detectors.base import Detector
 from eval.detectors.coreset import greedy_coreset
-from eval.detectors.methods import METHODS, Detector, Settings
+from eval.detectors.methods import DETECTORS, Settings, build_detectors
 from eval.detectors.patchcore import PROJECTION
 from eval.metrics.metrics import pixel_metrics
 
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--coreset-ratio", type=float, default=0.01)
     args = parser.parse_args()
     settings = Settings(image_size=args.image_size, coreset_ratio=args.coreset_ratio)
-    print(f"{args.weights}, {args.image_size} px, {torch.get_num_threads()} threads; seconds of the processor")
+    print(f"{args.weights}, {args.image_size} px, {torch.get_num_threads()} threads; CPU seconds")
     decoding = _seconds_of_decoding(args.image_size)
     images = torch.randint(256, (_BATCH, 3, args.image_size, args.image_size)).byte()
     passes = {}
@@ -53,45 +54,45 @@ def main() -> None:
         extractor(images[:1])
     metrics = _seconds_of_metrics(args.image_size)
     print(
-        f"an image: decoding {decoding:.4f}, pass {passes['fp32']:.4f} ({passes['bf16']:.4f} in bfloat16; "
+        f"per image: decoding {decoding:.4f}, pass {passes['fp32']:.4f} ({passes['bf16']:.4f} in bfloat16; "
         f"{counter.get_total_flops() / 1e9:.1f} GFLOP), pixel metrics {metrics:.4f}"
     )
     features = extractor(images)
     for name in ("padim", "patchcore"):
-        maps = extractor.select(features, METHODS[name].reductions)
+        maps = extractor.select(features, DETECTORS[name].reductions)
         learning, fitting, scoring = _seconds_of_method(name, maps, settings)
         for precision, one in passes.items():
             total = (decoding + one) * (sum(_TRAIN) + _TEST) + (scoring + metrics) * _TEST
             total += learning * sum(_TRAIN) + sum(fitting(train) for train in _TRAIN)
-            print(f"{name}, {precision}: learning {learning:.4f} and scoring {scoring:.4f} an image, "
+            print(f"{name}, {precision}: learning {learning:.4f} and scoring {scoring:.4f} per image, "
                   f"fitting {fitting(900):.1f} for 900 images; VisA {total:.0f}")  # fmt: skip
 
 
 def _seconds_of_method(
     name: str, maps: list[torch.Tensor], settings: Settings
 ) -> tuple[float, Callable[[int], float], float]:
-    """Of learning from an image, of fitting as a function of the training images, and of scoring an image."""
-    (detector,) = METHODS[name].make(settings, [0], 4 * _BATCH)
+    """Seconds to learn from an image, to fit as a function of the number of training images, and to score an image."""
+    (detector,) = build_detectors(name, settings, [0], 4 * _BATCH)
     learning = _seconds(lambda: detector.update([feature.clone() for feature in maps]), 4, total=True) / (4 * _BATCH)
     if name == "padim":
         once = _seconds(detector.fit, 1)
-        return learning, lambda train: once, _seconds(lambda: detector.score(maps), 3) / _BATCH
+        return learning, lambda train: once, _seconds(lambda: detector(maps), 3) / _BATCH
     points = torch.randn(_POINTS, PROJECTION)
     selection = _seconds(lambda: greedy_coreset(points, _CENTRES, 0), 1)
     patches = maps[0].shape[2] * maps[0].shape[3]
     bank = torch.randn(round(settings.coreset_ratio * sum(_TRAIN) / len(_TRAIN) * patches), _channels(detector))
-    detector.restore({"bank": bank})
+    detector.load_state_dict({"bank": bank})
 
     def fitting(train: int) -> float:
         count = train * patches
         return selection * (count / _POINTS) * (settings.coreset_ratio * count / _CENTRES)
 
-    return learning, fitting, _seconds(lambda: detector.score(maps), 3) / _BATCH
+    return learning, fitting, _seconds(lambda: detector(maps), 3) / _BATCH
 
 
 def _channels(detector: Detector) -> int:
     detector.fit()
-    return detector.state()["bank"].shape[1]
+    return detector.bank.shape[1]
 
 
 def _seconds_of_decoding(size: int) -> float:
@@ -112,7 +113,7 @@ def _seconds_of_metrics(size: int, images: int = 24) -> float:
 
 
 def _seconds(run: Callable[[], object], times: int, total: bool = False) -> float:
-    """The processor's: the least of some runs, or their sum."""
+    """CPU seconds: the minimum of several runs, or their sum."""
     taken = []
     for _ in range(times):
         started = time.process_time()

@@ -1,6 +1,7 @@
 """Small inspection data sets with known defects, and tiny weights."""
 
 import csv
+import json
 import os
 from pathlib import Path
 
@@ -9,11 +10,17 @@ import timm
 import torch
 from PIL import Image
 
+from eval.detectors.methods import Settings
+from eval.finetune.training import Training
+from eval.run import Request
 from spd_weights.release.export import export_backbone
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("SPD_SHARED_DATA", ROOT.parent / "shared" / "data"))
 ARCH = "test_resnet"
+RANDOM = "random:test_resnet"
+SMALL = Settings(image_size=64, padim_dims=8)
+TINY = Training(classifier_size=32, unet_size=32, epochs=1, min_steps=2)
 SIZE = (50, 30)  # width, height of a photograph: not square
 DEFECT = (30, 40, 5, 15)  # left, right, top, bottom
 
@@ -90,3 +97,17 @@ def tiny_export(folder: Path, seed: int = 0, arch: str = ARCH) -> Path:
     backbone = timm.create_model(arch, pretrained=False, num_classes=0)
     training = {"architecture": arch, "image_size": 64, "in_chans": 3, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3]}
     return export_backbone(backbone, folder, training)
+
+
+def request(data: Path, out: Path, **changes) -> Request:
+    """A small evaluation."""
+    return Request(**{"weights": [RANDOM], "data": data, "out": out, "settings": SMALL, "workers": 0, **changes})
+
+
+def rows(out: Path) -> list[dict]:
+    return json.loads((out / "results.json").read_text())["rows"]
+
+
+def values(out: Path, **wanted) -> dict[str, float | None]:
+    """Values by metric, of the rows with the given fields."""
+    return {r["metric"]: r["value"] for r in rows(out) if all(r[name] == value for name, value in wanted.items())}

@@ -10,7 +10,8 @@ import pytest
 
 from eval.data.datasets import draw_shots, load_categories
 from eval.data.images import read_image, read_mask
-from eval.protocols import check, read_masks
+from eval.data.masks import read_masks
+from eval.protocols import check
 from spd_weights.errors import SpdError
 from tests.eval.helpers import DEFECT, SHARED, mask, mvtec_category, read_split, save, visa_tree, write_split
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from eval.protocols import Settings
+from eval.detectors.methods import Settings
 from eval.report.html import write_report
 from eval.report.tables import tables
 from eval.report.terminal import print_tables

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from eval.backbone.features import REDUCTIONS, Extractor
+from eval.backbone.features import Extractor
 from eval.data.datasets import load_categories
-from eval.detectors.methods import METHODS, Settings
+from eval.detectors.methods import DETECTORS, Settings
+from eval.detectors.one_class import OneClassPredictor
 from eval.metrics.metrics import PIXEL_METRICS
-from eval.protocols import Run, one_class, repetitions
+from eval.predictions import Run
+from eval.protocols import repetitions
 from eval.results import read_results
 from eval.run import Request, evaluate
-from tests.eval.helpers import mvtec_category
+from spd_weights.stages import REDUCTIONS
+from tests.eval.helpers import RANDOM, mvtec_category
 
 SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
 
@@ -26,28 +29,25 @@ def category(tmp_path_factory):
     return load_categories(tmp_path_factory.getbasetemp() / "data0" / "set", "1cls")[0]
 
 
-@pytest.fixture(scope="module")
-def extractor():
-    return Extractor("random:test_resnet", 64, REDUCTIONS)
+@pytest.fixture
+def predictor():
+    return OneClassPredictor(RANDOM, list(DETECTORS), SETTINGS)
 
 
-def test_together_as_alone_and_every_image_extracted_once(category, extractor):
-    seen = []
+def test_together_as_alone_and_every_image_extracted_once(category, predictor, monkeypatch):
+    seen, extract = [], Extractor.__call__
 
-    class Counting:
-        def __getattr__(self, name):
-            return getattr(extractor, name)
+    def counting(self, images):
+        seen.append(len(images))
+        return extract(self, images)
 
-        def __call__(self, images):
-            seen.append(len(images))
-            return extractor(images)
-
-    runs = repetitions("1cls", list(METHODS), 2)
-    together = one_class(category, Counting(), runs, SETTINGS, 0, quiet)
+    monkeypatch.setattr(Extractor, "__call__", counting)
+    runs = repetitions("1cls", list(DETECTORS), 2)
+    together = predictor.predict(category, runs, 0, quiet)
     assert sum(seen) == len(category.train) + len(category.test)
     assert list(together) == runs
     for run in runs:
-        alone = one_class(category, extractor, [run], SETTINGS, 0, quiet)[run]
+        alone = predictor.predict(category, [run], 0, quiet)[run]
         np.testing.assert_array_equal(together[run].scores, alone.scores)
         if alone.maps is None:
             assert run.method in ("gaussian", "knn")
@@ -56,14 +56,14 @@ def test_together_as_alone_and_every_image_extracted_once(category, extractor):
 
 
 def test_methods_without_randomness_run_once():
-    runs = repetitions("1cls", list(METHODS), 3)
-    counts = {method: sum(run.method == method for run in runs) for method in METHODS}
+    runs = repetitions("1cls", list(DETECTORS), 3)
+    counts = {method: sum(run.method == method for run in runs) for method in DETECTORS}
     assert counts == {"padim": 3, "patchcore": 3, "gaussian": 1, "knn": 1}
 
 
-def test_seeds_differ_where_there_is_chance(category, extractor):
+def test_seeds_differ_where_there_is_chance(category, predictor):
     runs = repetitions("1cls", ["padim", "patchcore"], 2)
-    found = one_class(category, extractor, runs, SETTINGS, 0, quiet)
+    found = predictor.predict(category, runs, 0, quiet)
     for method in ("padim", "patchcore"):
         first, second = (found[Run("1cls", method, seed)].scores for seed in (0, 1))
         assert not np.array_equal(first, second)
@@ -71,9 +71,9 @@ def test_seeds_differ_where_there_is_chance(category, extractor):
 
 def test_every_method_finds_the_defect_and_says_why_it_has_no_map(category, tmp_path):
     data = category.folder.parent
-    evaluate(Request(["random:test_resnet"], data, tmp_path, methods=list(METHODS), settings=SETTINGS, workers=0))
+    evaluate(Request(["random:test_resnet"], data, tmp_path, methods=list(DETECTORS), settings=SETTINGS, workers=0))
     rows = read_results(tmp_path)["rows"]
-    for method in METHODS:
+    for method in DETECTORS:
         of_method = {row["metric"]: row for row in rows if row["method"] == method}
         assert of_method["image_auroc"]["value"] == 1.0
         for metric in PIXEL_METRICS:
@@ -89,7 +89,7 @@ def test_every_stage_has_a_map(architecture):
     size = 224 if architecture == "levit_128s" else 64
     extractor = Extractor(f"random:{architecture}", size, REDUCTIONS)
     maps = extractor(torch.zeros(1, 3, size, size, dtype=torch.uint8))
-    for method in METHODS.values():
+    for method in DETECTORS.values():
         chosen = extractor.select(maps, method.reductions)
         assert 1 <= len(chosen) <= len(method.reductions)
         assert len({id(m) for m in chosen}) == len(chosen)

@@ -5,13 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from eval.__main__ import main
-from eval.detectors.methods import METHODS, Settings
-from eval.inspection.inspect import fit, predict
+from eval.detectors.methods import DETECTORS, Settings
+from eval.inspection.fit import fit
+from eval.inspection.predict import predict
 from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export
@@ -34,7 +36,7 @@ def fitted(place, folder, method="padim", weights=None):
     return file
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DETECTORS)
 def test_scores_are_the_evaluations(place, tmp_path, method):
     weights = str(place / "run")
     evaluate(
@@ -89,7 +91,7 @@ def test_unreadable_photograph_is_named_and_the_others_are_kept(place, tmp_path,
     printed = capsys.readouterr()
     assert printed.err.startswith("error: 1 of 2 images")
     assert "notes.png: not a readable image" in printed.err
-    assert "ms an image" in printed.out
+    assert "ms per image" in printed.out
     rows = json.loads((tmp_path / "out" / "scores.json").read_text())["images"]
     assert rows[0]["score"] is None
     assert rows[1]["score"] > 0
@@ -112,9 +114,9 @@ def test_files_that_are_no_detector(place, tmp_path):
     cut.write_bytes(file.read_bytes()[:-40])
     for wrong, reason in (
         (tmp_path / "none.safetensors", "no such file"),
-        (photo, "no detector"),
+        (photo, "not a detector"),
         (cut, "damaged"),
-        (place / "run" / "export" / "model.safetensors", "no detector of this version"),
+        (place / "run" / "export" / "model.safetensors", "not a detector"),
     ):
         with pytest.raises(SpdError, match=reason) as caught:
             predict(wrong, [photo], tmp_path / "out")
@@ -139,11 +141,23 @@ def test_changed_backbone_is_refused_and_a_moved_one_found(place, tmp_path):
 def test_file_holds_tensors_and_plain_text_only(place, tmp_path):
     file = fitted(place, tmp_path, "patchcore")
     assert load_file(file).keys() == {"bank"}
-    save_file(
-        {"bank": torch.zeros(1, 2)}, tmp_path / "other.safetensors", metadata={"anomaly_detector": '{"schema": 9}'}
-    )
-    with pytest.raises(SpdError, match="no detector of this version"):
-        predict(tmp_path / "other.safetensors", [place / "set" / "tile" / "test" / "good"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("schema", "tensors", "reason"),
+    [(2, {"bank": torch.zeros(1, 2)}, "in format 2, this version reads format 3; fit it again"),
+     (None, {"bank": torch.zeros(1, 2)}, "not a detector"),
+     (3, {"other": torch.zeros(1, 2)}, "damaged detector")],
+)  # fmt: skip
+def test_file_of_another_format_or_with_other_tensors(place, tmp_path, schema, tensors, reason):
+    good = fitted(place, tmp_path, "patchcore")
+    with safetensors.safe_open(good, framework="pt") as file:
+        about = json.loads(file.metadata()["anomaly_detector"])
+    about = {**about, "schema": schema} if schema else {}
+    bad = tmp_path / "bad.safetensors"
+    save_file(tensors, bad, metadata={"anomaly_detector": json.dumps(about)})
+    with pytest.raises(SpdError, match=reason):
+        predict(bad, [place / "set" / "tile" / "test" / "good"], tmp_path / "out")
 
 
 def test_fit_command_and_its_mistakes(place, tmp_path, capsys):

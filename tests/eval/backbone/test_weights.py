@@ -92,7 +92,7 @@ def test_unknown_names(tmp_path):
     refusal("resnet19", "resnet19", "resnet18", "hf-hub:")
     refusal("random:resnet19", "resnet19")
     refusal("owner/name", "owner/name", "hf-hub:<owner>/<repo>")
-    refusal(f"local-dir:{tmp_path}/gone", "gone", "no folder")
+    refusal(f"local-dir:{tmp_path}/gone", "gone", "not a folder")
     refusal(tmp_path, tmp_path / "config.json", "missing")
 
 

@@ -69,7 +69,7 @@ def fitted(train, batch, dims, seed=0, covariance="full"):
 def test_equals_numpy_and_scipy(images, batch):
     rng = np.random.default_rng(1)
     train, test = features(rng, images), features(rng, 3)
-    scores, maps = fitted(train, batch, dims=30).score(test)
+    scores, maps = fitted(train, batch, dims=30)(test)
     expected = smoothed(reference(train, test, np.arange(30)))
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
     np.testing.assert_allclose(scores.numpy(), expected.max(axis=(1, 2)), rtol=1e-4)
@@ -81,7 +81,7 @@ def test_other_covariances_equal_scikit_learn(covariance, images, batch):
     rng = np.random.default_rng(8)
     train, test = features(rng, images, scale=2, offset=5), features(rng, 2, scale=2, offset=5)
     expected = smoothed(reference(train, test, np.arange(30), covariance))
-    _, maps = fitted(train, batch, dims=30, covariance=covariance).score(test)
+    _, maps = fitted(train, batch, dims=30, covariance=covariance)(test)
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
 
 
@@ -89,7 +89,7 @@ def test_drawn_channels_equal_the_reference_on_those_channels():
     rng = np.random.default_rng(2)
     train, test = features(rng, 25), features(rng, 2)
     channels = torch.randperm(30, generator=torch.Generator().manual_seed(5))[:11].sort().values.numpy()
-    _, maps = fitted(train, 8, dims=11, seed=5).score(test)
+    _, maps = fitted(train, 8, dims=11, seed=5)(test)
     np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, channels)), rtol=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_any_grids_and_any_draw(sides, channels, covariance):
     rng = np.random.default_rng(7)
     train, test = features(rng, 25, sides=sides), features(rng, 2, sides=sides)
     kept = torch.randperm(30, generator=torch.Generator().manual_seed(0))[:channels].sort().values.numpy()
-    _, maps = fitted(train, 8, dims=channels, covariance=covariance).score(test)
+    _, maps = fitted(train, 8, dims=channels, covariance=covariance)(test)
     assert channels == 30 or set(kept) <= set(range(6, 16)), "of the middle layer alone"
     expected = reference(train, test, kept, covariance)
     np.testing.assert_allclose(maps.numpy(), smoothed(expected), rtol=1e-4)
@@ -108,23 +108,23 @@ def test_any_grids_and_any_draw(sides, channels, covariance):
 def test_large_offset_and_scale_stay_exact():
     rng = np.random.default_rng(3)
     train, test = features(rng, 60, scale=10, offset=300), features(rng, 2, scale=10, offset=300)
-    _, maps = fitted(train, 9, dims=30).score(test)
+    _, maps = fitted(train, 9, dims=30)(test)
     np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, np.arange(30))), rtol=1e-3)
 
 
 def test_one_training_image_works():
     rng = np.random.default_rng(4)
     train = features(rng, 1)
-    scores, maps = fitted(train, 1, dims=30).score(train)
+    scores, maps = fitted(train, 1, dims=30)(train)
     assert torch.allclose(maps, torch.zeros_like(maps), atol=1e-4)
-    other, _ = fitted(train, 1, dims=30).score(features(rng, 1))
+    other, _ = fitted(train, 1, dims=30)(features(rng, 1))
     assert other > scores
 
 
 def test_seed_draws_the_channels():
     rng = np.random.default_rng(5)
     train, test = features(rng, 20), features(rng, 2)
-    first, again, other = (fitted(train, 20, dims=9, seed=s).score(test)[1] for s in (0, 0, 1))
+    first, again, other = (fitted(train, 20, dims=9, seed=s)(test)[1] for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
 
@@ -141,20 +141,20 @@ def test_default_dims_are_the_papers(channels, kept):
     padim = Padim(SIDE, seed=0)
     padim.update([torch.randn(2, channels, 1, 1)])
     padim.fit()
-    assert len(padim.state()["channels"]) == kept
+    assert len(padim.channels) == kept
 
 
 def test_precisions_agree(monkeypatch):
     rng = np.random.default_rng(9)
     train, test = features(rng, 40, scale=1.5, offset=2), features(rng, 2, scale=1.5, offset=2)
-    single = fitted(train, 40, dims=30).score(test)[1]
+    single = fitted(train, 40, dims=30)(test)[1]
     monkeypatch.setattr(gaussians, "_FLOAT32_RANGE", 0)
-    double = fitted(train, 40, dims=30).score(test)[1]
+    double = fitted(train, 40, dims=30)(test)[1]
     assert not torch.equal(single, double)
     torch.testing.assert_close(single, double, rtol=1e-5, atol=0)
 
 
 def test_detector_takes_less_than_a_covariance_a_finest_position():
     rng = np.random.default_rng(10)
-    state = fitted(features(rng, 40), 40, dims=30).state()
+    state = fitted(features(rng, 40), 40, dims=30).state_dict()
     assert sum(tensor.numel() for tensor in state.values()) < 0.4 * 64 * 30 * 30

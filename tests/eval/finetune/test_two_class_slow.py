@@ -12,10 +12,11 @@ import psutil
 import pytest
 
 from eval.data.datasets import draw_shots, load_categories
+from eval.data.masks import read_masks
 from eval.finetune.training import Training
-from eval.finetune.two_class import Finetuner
+from eval.finetune.two_class import TwoClassPredictor
 from eval.metrics.metrics import image_metrics, pixel_metrics
-from eval.protocols import read_masks
+from eval.predictions import Run
 from synthetic.parts.__main__ import main as render
 from tests.eval.helpers import mvtec_category
 
@@ -97,7 +98,8 @@ def test_rendered_defects_can_be_learnt_by_heart(tmp_path):
     anomalous = np.array([sample.anomalous for sample in category.test])
     found = {}
     for method in ("classifier", "unet"):
-        finetuner = Finetuner("random:test_resnet", method, training)
-        found[method] = finetuner(category, 0, 0, lambda stage, done, of: None)
+        run = Run("2cls_highshot", method, 0)
+        predictor = TwoClassPredictor("random:test_resnet", method, training)
+        found[method] = predictor.predict(category, [run], 0, lambda stage, done, of: None)[run]
     assert image_metrics(found["classifier"].scores, anomalous)["image_auroc"].value == 1.0
     assert pixel_metrics(found["unet"].maps, read_masks(category.test, 64))["pixel_auroc"].value > 0.98

@@ -90,8 +90,8 @@ def test_equals_numpy(reweighted):
     bank = patches[plain_greedy((patches @ projection).astype(np.float32), round(0.2 * len(patches)), start)]
 
     detector = fitted(train, seed=7, reweighted=reweighted)
-    np.testing.assert_allclose(detector.state()["bank"], bank, rtol=1e-5, atol=1e-5)
-    scores, maps = detector.score(test)
+    np.testing.assert_allclose(detector.bank, bank, rtol=1e-5, atol=1e-5)
+    scores, maps = detector(test)
     for image, score, found in zip(reference_patches(test), scores, maps, strict=True):
         distances = cdist(image.reshape(-1, 16), bank)
         grid = distances.min(axis=1)
@@ -108,7 +108,7 @@ def test_equals_numpy(reweighted):
 
 def test_map_is_smoothed_as_padims():
     rng = np.random.default_rng(2)
-    _, maps = fitted(features(rng, 4)).score(features(rng, 1))
+    _, maps = fitted(features(rng, 4))(features(rng, 1))
     blurred_again = gaussian_filter(maps[0].numpy(), 4)
     assert maps[0].std() > 0
     assert blurred_again.std() < maps[0].std()
@@ -126,7 +126,7 @@ def test_seed_draws_the_coreset_and_seeds_share_the_patches():
     assert len(shared) == 6 * 64
     for detector in detectors:
         detector.fit()
-    banks = [d.state()["bank"] for d in (*detectors, fitted(train, 0.1), fitted(train, 0.1, batch=6))]
+    banks = [d.bank for d in (*detectors, fitted(train, 0.1), fitted(train, 0.1, batch=6))]
     assert torch.equal(banks[0], banks[2])
     torch.testing.assert_close(banks[0], banks[3])
     assert not torch.equal(banks[0], banks[1])
@@ -135,6 +135,6 @@ def test_seed_draws_the_coreset_and_seeds_share_the_patches():
 def test_training_images_score_lowest_and_a_whole_bank_gives_zero():
     rng = np.random.default_rng(4)
     train = features(rng, 4)
-    scores, _ = fitted(train, ratio=1.0).score(train)
+    scores, _ = fitted(train, ratio=1.0)(train)
     assert scores.max() < 1e-3
-    assert fitted(train, ratio=1.0).score(features(rng, 4))[0].min() > 0.5
+    assert fitted(train, ratio=1.0)(features(rng, 4))[0].min() > 0.5

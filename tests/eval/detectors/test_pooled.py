@@ -29,7 +29,7 @@ def test_gaussian_equals_scikit_learn_and_scipy(images):
     train, test = maps(rng, images), maps(rng, 5)
     pooled = train.double().mean((2, 3)).numpy()
     reference = LedoitWolf().fit(pooled)
-    scores, found = fitted(Gaussian(), train).score([test])
+    scores, found = fitted(Gaussian(), train)([test])
     expected = [
         mahalanobis(x, reference.location_, np.linalg.inv(reference.covariance_))
         for x in test.double().mean((2, 3)).numpy()
@@ -44,7 +44,7 @@ def test_neighbours_equal_scikit_learn(images):
     train, test = maps(rng, images, offset=100), maps(rng, 5, offset=100)
     reference = NearestNeighbors(n_neighbors=min(2, images)).fit(train.double().mean((2, 3)).numpy())
     expected = reference.kneighbors(test.double().mean((2, 3)).numpy())[0].mean(axis=1)
-    scores, found = fitted(NearestNeighbours(), train).score([test])
+    scores, found = fitted(NearestNeighbours(), train)([test])
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
     assert found is None
 
@@ -54,7 +54,7 @@ def test_identical_training_images_still_rank(method):
     rng = np.random.default_rng(0)
     image = maps(rng, 1)
     detector = fitted(method(), image.repeat(3, 1, 1, 1))
-    same, _ = detector.score([image])
-    other, _ = detector.score([maps(rng, 1)])
+    same, _ = detector([image])
+    other, _ = detector([maps(rng, 1)])
     assert torch.isfinite(other).all()
     assert same < other

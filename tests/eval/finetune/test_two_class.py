@@ -1,29 +1,32 @@
 """The 2-class protocols: what trains, what it trains on, and that nothing else decides."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import timm
-import torch
-from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from eval.data.datasets import load_categories
-from eval.finetune.training import Network, Training, finetune
-from eval.finetune.two_class import Finetuner
-from eval.finetune.unet import focal_loss
+from eval.finetune.two_class import TwoClassPredictor
 from eval.metrics.metrics import IMAGE_METRICS, PIXEL_METRICS, pixel_metrics
 from eval.protocols import check
 from eval.report.html import write_report
 from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json
-from tests.eval.helpers import mvtec_category, photo, read_split, save, tiny_export, visa_tree, write_split
+from tests.eval.helpers import (
+    RANDOM,
+    TINY,
+    mvtec_category,
+    photo,
+    read_split,
+    rows,
+    save,
+    values,
+    visa_tree,
+    write_split,
+)
 
-RANDOM = "random:test_resnet"
-TINY = Training(classifier_size=32, unet_size=32, epochs=1, min_steps=2)
 ABLE = replace(TINY, batch_size=4, min_steps=40, lr=1e-3)
 TWO_CLASS = ("2cls_highshot", "2cls_5shot", "2cls_10shot")
 
@@ -31,14 +34,6 @@ TWO_CLASS = ("2cls_highshot", "2cls_5shot", "2cls_10shot")
 def request(data, out, **changes):
     return Request(**{"weights": [RANDOM], "data": data, "out": out, "training": TINY, "workers": 0,
                       "protocols": ["2cls_5shot"], **changes})  # fmt: skip
-
-
-def rows(out):
-    return json.loads((out / "results.json").read_text())["rows"]
-
-
-def values(out, **wanted):
-    return {r["metric"]: r["value"] for r in rows(out) if all(r[name] == value for name, value in wanted.items())}
 
 
 def cells(out):
@@ -112,8 +107,13 @@ def test_workers_change_nothing_and_seeds_do(tile, tmp_path):
 
 def test_finished_cells_are_kept_and_one_class_may_follow(tile, tmp_path, monkeypatch):
     out, calls = tmp_path / "out", []
-    original = Finetuner.__call__
-    monkeypatch.setattr(Finetuner, "__call__", lambda self, c, seed, *rest: (calls.append(seed), original(self, c, seed, *rest))[1])  # fmt: skip  # noqa: E501
+    original = TwoClassPredictor.predict
+
+    def spy(self, category, runs, *rest):
+        calls.extend(run.seed for run in runs)
+        return original(self, category, runs, *rest)
+
+    monkeypatch.setattr(TwoClassPredictor, "predict", spy)
     evaluate(request(tile, out, methods=["classifier"]))
     first = rows(out)
     evaluate(request(tile, out, methods=["classifier"], seeds=2))
@@ -195,111 +195,11 @@ def test_method_of_another_protocol_is_refused(tile, tmp_path):
         evaluate(request(tile, tmp_path / "out", methods=["padim"]))
 
 
-@pytest.mark.parametrize("arch", ["test_resnet", "test_efficientnet", "test_convnext"])
-def test_the_weights_under_test_are_in_the_networks_to_the_bit(arch, tmp_path):
-    export = tiny_export(tmp_path / "export", arch=arch)
-    stored = load_file(export / "model.safetensors")
-    features = timm.create_model(f"local-dir:{export}", pretrained=True, features_only=True).eval()
-    unet = Finetuner(str(export), "unet", replace(TINY, unet_size=64)).network(0).body.eval()
-    encoder = unet.encoder.model.state_dict()
-    assert encoder.keys() == features.state_dict().keys()
-    for name, tensor in features.state_dict().items():
-        assert torch.equal(encoder[name], tensor), name
-    images = torch.rand(1, 3, 64, 64)
-    deepest = unet.encoder(images)[-1]
-    assert torch.equal(deepest, features(images)[-1])
-    classifier = Finetuner(str(export), "classifier", TINY).network(0).body.state_dict()
-    assert stored.keys() <= classifier.keys()
-    for name, tensor in stored.items():
-        assert torch.equal(classifier[name], tensor), name
-
-
-def test_heads_are_the_same_for_all_weights_and_differ_between_seeds(tmp_path):
-    one, other = (
-        Finetuner(str(tiny_export(tmp_path / str(seed), seed)), "unet", TINY) for seed in (0, 1)
-    )  # fmt: skip
-    heads = [n.body.decoder.state_dict() for n in (one.network(5), other.network(5), one.network(6))]
-    convolution = "blocks.0.conv1.0.weight"
-    assert torch.equal(heads[0][convolution], heads[1][convolution])
-    assert not torch.equal(heads[0][convolution], heads[2][convolution])
-
-
 def test_a_vision_transformer_is_a_classifier_but_no_unet(tile, tmp_path):
     evaluate(request(tile, tmp_path, weights=["random:test_vit"], methods=["classifier"]))
     assert values(tmp_path)["image_auroc"] is not None
     with pytest.raises(SpdError, match=r"random:test_vit.*unet.*leave out --method unet"):
         evaluate(request(tile, tmp_path, weights=["random:test_vit"]))
-
-
-@pytest.mark.parametrize("method", ["classifier", "unet"])
-@pytest.mark.parametrize("freeze", ["nothing", "batchnorm", "backbone"])
-def test_what_is_frozen_stays(method, freeze):
-    network = Finetuner(RANDOM, method, TINY).network(0)
-    before = {name: tensor.clone() for name, tensor in network.body.state_dict().items()}
-    train(network, replace(TINY, freeze=freeze), masks=method == "unet")
-    changed = {name for name, tensor in network.body.state_dict().items() if not torch.equal(tensor, before[name])}
-    heads = ("decoder.", "segmentation_head.", "fc.")
-    backbone = {name for name in changed if not name.startswith(heads)}
-    assert changed - backbone
-    assert any(name.endswith("running_mean") for name in backbone) == (freeze == "nothing")
-    assert bool(backbone) == (freeze != "backbone")
-
-
-def train(network: Network, training: Training, masks: bool, seed: int = 0) -> None:
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
-    truth = rng.random((4, 32, 32)) < 0.1 if masks else np.array([False, True, False, True])
-    loss = torch.nn.functional.binary_cross_entropy_with_logits
-    finetune(network, images, truth, loss, training, np.random.default_rng(seed), lambda done, of: None)
-
-
-class Recorder(torch.nn.Module):
-    """Remembers what it is shown; one weight."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = torch.nn.Parameter(torch.ones(1))
-        self.shown = []
-
-    def forward(self, images):
-        self.shown.append(images.detach().clone())
-        return self.scale * images[:, :1]
-
-
-def test_image_and_mask_are_mirrored_together_and_every_image_seen_equally_often():
-    recorder, targets = Recorder(), []
-    images = np.arange(6 * 3 * 8 * 8, dtype=np.uint32).reshape(6, 3, 8, 8).astype(np.uint8)
-    images[:, 0] = np.arange(6)[:, None, None] * 8 + np.arange(8)  # tells image and column
-    truth = (images[:, 0] % 8) < 3
-    network = Network(recorder, [recorder], (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
-
-    def loss(logits, target):
-        targets.append(target.clone())
-        return logits.sum() * 0
-
-    training = Training(epochs=4, min_steps=1, batch_size=8)
-    finetune(network, images.copy(), truth.copy(), loss, training, np.random.default_rng(0), lambda done, of: None)
-    shown, marked = torch.cat(recorder.shown)[:, 0].round(), torch.cat(targets)
-    assert torch.equal(marked, (shown % 8 < 3).float())
-    mirrored = shown[:, 0, 0] % 8 == 7
-    assert 0 < mirrored.sum() < len(shown)
-    assert len(shown) == 24
-    assert torch.bincount((shown[:, 0, 0] // 8).long()).tolist() == [4] * 6
-
-
-def test_focal_loss_is_the_papers():
-    rng = np.random.default_rng(0)
-    logits, truth = rng.normal(0, 3, (2, 5, 5)), rng.random((2, 5, 5)) < 0.3
-    p = 1 / (1 + np.exp(-logits))
-    right = np.where(truth, p, 1 - p)
-    expected = np.mean(-((1 - right) ** 2) * np.log(right))
-    found = focal_loss(torch.tensor(logits), torch.tensor(truth, dtype=torch.float64))
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-
-
-def test_length_counts_epochs_or_steps():
-    assert Training(epochs=10, min_steps=200, batch_size=8).steps(660) == 825
-    assert Training(epochs=10, min_steps=200, batch_size=8).steps(10) == 200
 
 
 def test_bf16_trains_and_scores_in_float32(tile, tmp_path):

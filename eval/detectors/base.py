@@ -1,0 +1,62 @@
+"""The interface that all 1-class detectors share."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class Fitted(nn.Module):
+    """A module whose buffers get their shapes from the training data.
+
+    `load_state_dict` therefore takes shapes from the stored tensors. Buffers that are declared in `__init__` (empty)
+    must be among them.
+    """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        device = next(self.buffers()).device
+        for key, tensor in state_dict.items():
+            name = key.removeprefix(prefix)
+            if key.startswith(prefix) and "." not in name:
+                self.register_buffer(name, torch.empty_like(tensor, device=device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Detector(Fitted, ABC):
+    """Learns from feature maps of normal images, then scores other images.
+
+    Call `update` with each training batch, then `fit`. After that the module maps features to anomaly scores. What
+    it has learned lies in buffers: `state_dict`, `load_state_dict` and `.to(device)` work as for any module.
+
+    Attributes:
+        reductions: Strides of the feature maps that it reads, out of `spd_weights.stages.REDUCTIONS`.
+        seeded: Whether its result depends on a seed. If not, one repetition is enough.
+    """
+
+    reductions: ClassVar[tuple[int, ...]]
+    seeded: ClassVar[bool]
+
+    @abstractmethod
+    def update(self, features: list[Tensor]) -> None:
+        """Add a batch of normal images.
+
+        Args:
+            features: One feature map per layer, finest first, float32, each [B, C_l, H_l, W_l].
+        """
+
+    @abstractmethod
+    def fit(self) -> None:
+        """Finish learning, after the last batch."""
+
+    @abstractmethod
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Score a batch of test images.
+
+        Args:
+            features: As for `update`.
+
+        Returns:
+            Image scores, float32 [B], and anomaly maps, float32 [B, S, S]; higher is more anomalous. Detectors of
+            whole images return None instead of maps.
+        """
