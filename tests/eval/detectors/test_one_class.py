@@ -1,12 +1,14 @@
 """All methods of the 1-class protocol from one pass."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from eval.backbone.features import Extractor
 from eval.data.datasets import load_categories
-from eval.detectors.methods import DETECTORS, Settings
+from eval.detectors.methods import DETECTORS, Settings, build_detectors
 from eval.detectors.one_class import OneClassPredictor
 from eval.metrics.metrics import PIXEL_METRICS
 from eval.predictions import Run
@@ -94,3 +96,24 @@ def test_every_stage_has_a_map(architecture):
         assert 1 <= len(chosen) <= len(method.reductions)
         assert len({id(m) for m in chosen}) == len(chosen)
     assert extractor.select(maps, (32,))[0] is maps[-1]
+
+
+@pytest.mark.parametrize("method", DETECTORS)
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_a_detector_is_its_state_dict(category, predictor, method, covariance):
+    """Loaded into a fresh detector, on any device, it gives the same scores and maps."""
+    settings = replace(SETTINGS, padim_covariance=covariance)
+    (fitted,) = build_detectors(method, settings, [0], len(category.train))
+    (fresh,) = build_detectors(method, settings, [1], 0)
+    images = torch.randint(256, (6, 3, 64, 64), generator=torch.Generator().manual_seed(0)).byte()
+    features = predictor.extractor.select(predictor.extractor(images), fitted.reductions)
+    fitted.update(features)
+    fitted.fit()
+    fresh.load_state_dict(fitted.state_dict())
+    for expected, found in zip(fitted(features), fresh(features), strict=True):
+        assert (expected is None and found is None) or torch.equal(expected, found)
+    moved = fresh.to("meta")
+    assert {buffer.device.type for buffer in moved.buffers()} == {"meta"}
+    incomplete = dict(list(fitted.state_dict().items())[1:])
+    with pytest.raises(RuntimeError, match="Missing key"):
+        build_detectors(method, settings, [0], 0)[0].load_state_dict(incomplete)
