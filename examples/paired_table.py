@@ -1,11 +1,11 @@
 """The paper's comparison at any scale: each method without and with SPD, on the same images in the same order.
 
     python -m examples.paired_table --train photos/ --data inspection/ --out runs/table
-    python -m examples.paired_table … --method moco supervised --seeds 2        adds a second seed for these two
+    python -m examples.paired_table … --method moco supervised --seeds 2        # a second seed for these two
 
-Trains `<method>_eta0_seed<n>` and `<method>_seed<n>` under --out, evaluates all that are there, 1-class and 2-class,
-and prints the table of paired differences. What is done already is not done again. The defaults are the settings of
-results/scaled_down; the learning rates are each recipe's, for a batch of 64 and a short run.
+Trains `<method>_eta0_seed<n>` and `<method>_seed<n>` under --out, evaluates all runs found there with the 1-class and
+2-class protocols, and prints the table of paired differences. Finished steps are not repeated. The defaults are the
+settings of results/scaled_down; learning rates are those of the recipes, for a batch of 64 and a short run.
 """
 
 import argparse
@@ -21,22 +21,26 @@ METHODS = {
     "simclr": ["--optim.warmup-epochs", "0.5"],
     "supervised": ["--optim.lr", "0.4"],
 }
-WEIGHTS = {"_eta0": "0", "": "0.1"}  # η by the suffix of the run's name
+WEIGHTS = {"_eta0": "0", "": "0.1"}  # suffix of the run's name -> η
 
 
 def main() -> int:
-    """Train, evaluate and print; the first command that fails ends it with its exit code."""
+    """Train, evaluate and print; stop at the first command that fails, with its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", required=True, help="images to pre-train on; labelled, for supervised")
-    parser.add_argument("--data", required=True, help="what to evaluate on, in VisA's or MVTec AD's layout")
-    parser.add_argument("--out", type=Path, required=True, help="where everything goes")
+    parser.add_argument("--train", required=True, help="images to pre-train on; labelled for supervised")
+    parser.add_argument("--data", required=True, help="data to evaluate on, in VisA's or MVTec AD's layout")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all runs and results")
     parser.add_argument("--method", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of each (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings per method (%(default)s)")
     parser.add_argument("--arch", default="resnet18", help="(%(default)s)")
-    parser.add_argument("--image-size", default="64", metavar="PX", help="to train at (%(default)s)")
+    parser.add_argument("--image-size", default="64", metavar="PX", help="training image size (%(default)s)")
     parser.add_argument("--epochs", default="4", metavar="N", help="(%(default)s)")
-    parser.add_argument("--evaluate-at", default="128", metavar="PX", help="1-class (%(default)s)")
-    parser.add_argument("--fine-tune-at", default="96", metavar="PX", help="2-class (%(default)s)")
+    parser.add_argument(
+        "--evaluate-at", default="128", metavar="PX", help="image size of the 1-class methods (%(default)s)"
+    )
+    parser.add_argument(
+        "--fine-tune-at", default="96", metavar="PX", help="image size of the 2-class methods (%(default)s)"
+    )
     args = parser.parse_args()
     try:
         for seed in range(args.seeds):

@@ -1,4 +1,4 @@
-"""Inspection data sets as they are published: VisA's tree and MVTec AD's, recognised by looking."""
+"""Inspection data sets in their published layouts, VisA's and MVTec AD's, recognised by their folders."""
 
 import csv
 import hashlib
@@ -22,13 +22,13 @@ VISA_OBJECTS = (
     "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum",
 )  # fmt: skip
 _COLUMNS = ("object", "split", "label", "image", "mask")
-# The split files as published: github.com/amazon-science/spot-diff, split_csv/ at commit 2a692ab.
+# sha256 of the published split files: github.com/amazon-science/spot-diff, split_csv/ at commit 2a692ab.
 _OFFICIAL_SPLITS = {
     "1cls": "a48557e6033318cb90556f706196bc9d247a776a23ea51aecee5a80dd0332995",
     "2cls_highshot": "c3331eede15f2da8a75b380d4fbfb24f75ee036ec9a25147eca898da6e972f09",
     "2cls_fewshot": "5ca490e84cd7664f9d93ba3d82399d991edb5a6cbcc41359452ad7ec24be354d",
 }
-# k images of either class are drawn from the training part of the few-shot split.
+# k images per class are drawn from the training part of the few-shot split.
 _SPLIT_OF = {"2cls_5shot": "2cls_fewshot", "2cls_10shot": "2cls_fewshot"}
 _LOOKED_FOR = (
     "VisA: <object>/Data/Images/Normal with split_csv/ beside the objects; "
@@ -38,28 +38,28 @@ _LOOKED_FOR = (
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph. `mask` is None for normal images and where the category has no masks."""
+    """One image. `mask` is None for normal images and for categories without masks."""
 
     image: Path
     anomalous: bool
     mask: Path | None
-    kind: str  # the defect's name, "good" for normal images
+    kind: str  # name of the defect; "good" for normal images
 
 
 @dataclass(frozen=True)
 class Category:
-    """One kind of object, with the samples of one protocol's split."""
+    """One kind of object, with the images of one protocol's split."""
 
     dataset: str
     name: str
     folder: Path
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    split: str = "own"  # "official" where the split file is, byte for byte, one of VisA's
+    split: str = "own"  # "official" if the split file is byte-identical to one of VisA's
 
     @property
     def has_masks(self) -> bool:
-        """Whether defects are outlined, so that localisation can be measured."""
+        """Whether defects have masks, so that localisation can be measured."""
         return any(sample.mask for sample in self.test)
 
     def fingerprint(self) -> str:
@@ -84,20 +84,19 @@ def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> li
     """Recognise a folder and check every category that will be used.
 
     Args:
-        root: One category, a folder of categories, or a folder of data sets of categories. Other folders
-            in it, and files that are no images, are ignored.
-        protocol: The split to use: VisA's `split_csv/<protocol>.csv`, and for `2cls_5shot` and `2cls_10shot`
-            that of `2cls_fewshot`, whose training images `draw_shots` chooses from. MVTec's layout is its
-            own 1-class split; for the others, all its images are divided by `eval.data.splits`.
-        wanted: Names of categories (`tile`, or `magnetic_tile/tile` where that is not unique); empty for
-            all of them.
+        root: One category, a folder of categories, or a folder of data sets. Other folders in it are ignored, and
+            so are files that are not images.
+        protocol: The split to use. VisA's layout has `split_csv/<protocol>.csv`; `2cls_5shot` and `2cls_10shot` use
+            `2cls_fewshot`, from whose training images `draw_shots` draws. MVTec's layout has a 1-class split; for
+            the other protocols, `eval.data.splits` divides all its images.
+        wanted: Names of categories: `tile`, or `magnetic_tile/tile` if several data sets have a `tile`. Empty for all.
 
     Returns:
         The categories, sorted by data set and name.
 
     Raises:
-        SpdError: Nothing recognised, an unknown category, or data that would give wrong numbers; names
-            the file and the remedy.
+        SpdError: No data set is recognised, a category is unknown, or data would give wrong numbers; the message
+            names the file and the remedy.
     """
     sources = _recognise(root)
     if wanted:
@@ -111,7 +110,7 @@ def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> li
 
 def _recognise(root: Path) -> list[_Source]:
     if root.is_file():
-        raise SpdError(f"{root}: a file; unpack it (tar -xf) and give the folder")
+        raise SpdError(f"{root}: is a file; unpack it (tar -xf) and give the folder")
     if not root.is_dir():
         raise SpdError(f"{root}: no such folder; --data takes a data set's folder")
     root = root.resolve()
@@ -124,7 +123,7 @@ def _recognise(root: Path) -> list[_Source]:
                 folders += [(grand, child) for grand in _subfolders(child) if _layout(grand)]
     if not folders:
         empty = "the folder is empty" if not any(root.iterdir()) else "no data set recognised"
-        raise SpdError(f"{root}: {empty}; looked here and two levels down for {_LOOKED_FOR}")
+        raise SpdError(f"{root}: {empty}; searched it and two levels below for {_LOOKED_FOR}")
     sources = []
     for folder, dataset in folders:
         layout = _layout(folder)
@@ -160,13 +159,13 @@ def _load(source: _Source, protocol: str) -> Category:
 
 
 def draw_shots(category: Category, shots: int, seed: int) -> Category:
-    """Keep `shots` normal and as many anomalous training images; the test images stay.
+    """Draw `shots` normal and `shots` anomalous training images; all test images are kept.
 
-    A function of (seed, category) alone, and the first shots of a larger draw: the authors published neither
-    their draws nor their seeds, so these are ours.
+    The draw depends only on (seed, category), and a smaller draw is the beginning of a larger one. This is our choice,
+    because VisA's authors published neither their draws nor their seeds.
 
     Raises:
-        SpdError: A class has fewer training images.
+        SpdError: A class has fewer than `shots` training images.
     """
     rng = np.random.default_rng([seed, zlib.crc32(category.name.encode())])
     drawn: list[Sample] = []
@@ -174,7 +173,7 @@ def draw_shots(category: Category, shots: int, seed: int) -> Category:
         pool = sorted((s for s in category.train if s.anomalous == anomalous), key=lambda s: s.image.as_posix())
         if len(pool) < shots:
             kind = "anomalous" if anomalous else "normal"
-            raise SpdError(f"{category.folder}: {len(pool)} {kind} training images, {shots} are to be drawn")
+            raise SpdError(f"{category.folder}: {len(pool)} {kind} training images, but {shots} must be drawn")
         drawn += [pool[index] for index in rng.permutation(len(pool))[:shots]]
     return replace(category, train=tuple(drawn))
 
@@ -201,7 +200,7 @@ def _visa_split(source: _Source, protocol: str) -> tuple[list[Sample], list[Samp
             if row["split"] not in split or row["label"] not in ("normal", "anomaly"):
                 raise SpdError(
                     f"{where}: split {row['split']!r}, label {row['label']!r}; "
-                    "known are train and test, normal and anomaly"
+                    "expected train or test, and normal or anomaly"
                 )
             anomalous = row["label"] == "anomaly"
             image = _inside(root, row["image"], where)
@@ -234,7 +233,7 @@ def _mvtec_split(source: _Source) -> tuple[list[Sample], list[Sample]]:
             test.append(Sample(image, anomalous, mask if anomalous and mask.is_file() else None, kind.name))
     truth = source.folder / "ground_truth"
     if not any(sample.mask for sample in test) and any(truth.rglob("*.png")):
-        raise SpdError(f"{truth}: no mask belongs to a test image; <defect>/<image's name>_mask.png is expected")
+        raise SpdError(f"{truth}: no mask matches a test image; expected <defect>/<image's name>_mask.png")
     return train, test
 
 
@@ -262,8 +261,7 @@ def _check_unique(source: _Source, train: list[Sample], test: list[Sample]) -> N
             if real in seen:
                 also = "twice" if seen[real] == part else "in train and in test"
                 raise SpdError(
-                    f"{sample.image}: listed {also} for {source.name}; "
-                    "remove one, the numbers would not mean what they say"
+                    f"{sample.image}: listed {also} for {source.name}; remove one, because the metrics would be wrong"
                 )
             seen[real] = part
 

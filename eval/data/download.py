@@ -1,4 +1,4 @@
-"""`python -m eval download`: public data sets, resumed where a download broke, checked before it is unpacked."""
+"""`python -m eval download`: public data sets; downloads resume, and archives are verified before unpacking."""
 
 import os
 import shutil
@@ -19,15 +19,15 @@ from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 
 URL_VARIABLE = "SPD_VISA_URL"
-_TRIES = 6  # without a single new byte
-_TIMEOUT = 60  # seconds without an answer
+_TRIES = 6  # in a row without a new byte
+_TIMEOUT = 60  # seconds without data
 _PIECE = 1 << 20
 _DONE = ".complete"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar file as published."""
+    """A published tar file."""
 
     url: str
     size: int
@@ -35,7 +35,7 @@ class Archive:
 
 
 ARCHIVES = {
-    # VisA, CC BY 4.0; the digest is the one that public loaders of the data set agree on.
+    # VisA, CC BY 4.0; public loaders of the data set agree on this digest.
     "visa": Archive(
         "https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
         1_929_840_640,
@@ -45,19 +45,19 @@ ARCHIVES = {
 
 
 def download(archive: Archive, folder: Path, wait: Callable[[float], None] = time.sleep) -> Path:
-    """Fetch, check and unpack an archive; a repeated call goes on where the last one ended, or does nothing.
+    """Download, verify and unpack an archive; a repeated call resumes, or does nothing if all is done.
 
     Args:
-        archive: What to fetch.
-        folder: Receives the archive's content, and until that is whole the archive itself.
-        wait: Sleeps between tries, given seconds.
+        archive: What to download.
+        folder: Receives the content of the archive, and the archive itself until it is unpacked.
+        wait: Sleeps between tries for the given number of seconds.
 
     Returns:
         `folder`.
 
     Raises:
-        SpdError: No room, no connection, other bytes than published, or an archive that would write
-            outside the folder. What was fetched is kept unless its bytes are wrong.
+        SpdError: There is no room or no connection, the bytes differ from the published ones, or the archive would
+            write outside the folder. The partial download is kept unless its bytes are wrong.
     """
     marker = folder / _DONE
     if marker.is_file() and marker.read_text().strip() == archive.sha256:
@@ -75,15 +75,18 @@ def download(archive: Archive, folder: Path, wait: Callable[[float], None] = tim
         marker.write_text(archive.sha256 + "\n")
         part.unlink()
     except OSError as error:
-        raise SpdError(f"{folder}: cannot be written ({error}); mend that or choose another --to") from error
+        raise SpdError(f"{folder}: cannot be written ({error}); fix that or choose another --to") from error
     return folder
 
 
 def unpacked(data: Path) -> Path:
-    """The folder of a data set: `data`, or what the tar file `data` holds, unpacked once, to `data`.unpacked.
+    """Unpack `data` to `data`.unpacked if it is a tar file, unless that is done already.
+
+    Returns:
+        The folder of the data set: `data` itself if it is a folder.
 
     Raises:
-        SpdError: As `unpack`, or no room.
+        SpdError: As `unpack`, or the folder cannot be written.
     """
     if not data.is_file():
         return data
@@ -99,10 +102,10 @@ def unpacked(data: Path) -> Path:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Unpack a tar file of plain files and folders; every member is looked at before the first is written.
+    """Unpack a tar file of plain files and folders; every member is checked before the first is written.
 
     Raises:
-        SpdError: A damaged archive, a path that leaves `folder`, a link or a device.
+        SpdError: The archive is damaged, or a member would leave `folder` or is a link or a device.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -110,11 +113,13 @@ def unpack(path: Path, folder: Path) -> None:
             for member in members:
                 name = PurePosixPath(member.name)
                 if name.is_absolute() or ".." in name.parts or "\\" in member.name or ":" in member.name:
-                    raise SpdError(f"{path}: its member {member.name!r} would leave {folder}; do not trust this file")
+                    raise SpdError(
+                        f"{path}: member {member.name!r} would be written outside {folder}; do not trust this file"
+                    )
                 if not (member.isfile() or member.isdir()):
-                    raise SpdError(f"{path}: its member {member.name!r} is a link or a device; do not trust this file")
+                    raise SpdError(f"{path}: member {member.name!r} is a link or a device; do not trust this file")
                 if (target := folder / name).resolve() != folder.resolve() / name:
-                    raise SpdError(f"{target}: leads elsewhere through a link; remove that or choose another --to")
+                    raise SpdError(f"{target}: is reached through a link; remove the link or choose another --to")
             for member in members:
                 _write(tar, member, folder / member.name)
     except tarfile.TarError as error:
@@ -127,7 +132,7 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     if member.isdir():
         target.mkdir(parents=True, exist_ok=True)
         return
-    if target.is_file() and target.stat().st_size == member.size:  # of an unpacking that was cut off
+    if target.is_file() and target.stat().st_size == member.size:  # left by an interrupted run
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.part")
@@ -145,10 +150,12 @@ def _fetch(archive: Archive, part: Path, bars: "_Bars", wait: Callable[[float], 
             _fetch_rest(archive, part, have, bars)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
-                raise SpdError(f"{archive.url}: the server answers {error.code} {error.reason}; check --url") from error
+                raise SpdError(
+                    f"{archive.url}: the server answered {error.code} {error.reason}; check --url"
+                ) from error
             reason = f"{error.code} {error.reason}"
         except (OSError, HTTPException) as error:
-            if isinstance(error, OSError) and error.filename:  # a file of ours, not the connection
+            if isinstance(error, OSError) and error.filename:  # writing failed, not the connection
                 raise
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         else:
@@ -158,25 +165,26 @@ def _fetch(archive: Archive, part: Path, bars: "_Bars", wait: Callable[[float], 
         if size < archive.size:
             if failures == _TRIES:
                 raise SpdError(
-                    f"{archive.url}: {reason}; {size} of {archive.size} bytes are kept in {part}, "
-                    "and the same command goes on from there"
+                    f"{archive.url}: {reason}; {size} of {archive.size} bytes are kept in {part}; "
+                    "run the same command again to resume"
                 )
             wait(min(30.0, 2.0**failures))
 
 
 def _fetch_rest(archive: Archive, part: Path, have: int, bars: "_Bars") -> None:
-    """Append what is missing; from the start where the server does not know ranges."""
+    """Append the missing bytes; start over if the server does not support ranges."""
     headers = {"User-Agent": "spd-weights", **({"Range": f"bytes={have}-"} if have else {})}
     response: HTTPResponse
     with urllib.request.urlopen(urllib.request.Request(archive.url, headers=headers), timeout=_TIMEOUT) as response:
         resumed = response.status == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            raise SpdError(f"{archive.url}: the server sends another range than asked for; check --url")
+            raise SpdError(f"{archive.url}: the server sent another range than requested; check --url")
         start = have if resumed else 0
         length = response.headers.get("Content-Length")
         if length and start + int(length) != archive.size:
             raise SpdError(
-                f"{archive.url}: {start + int(length)} bytes there, {archive.size} were published; check --url"
+                f"{archive.url}: the file there has {start + int(length)} bytes, "
+                f"the published one {archive.size}; check --url"
             )
         with part.open("ab" if resumed else "wb") as file:
             while piece := response.read1(_PIECE):
@@ -189,13 +197,13 @@ def _check_digest(archive: Archive, part: Path) -> None:
     if (size, digest) != (archive.size, archive.sha256):
         part.unlink()
         raise SpdError(
-            f"{archive.url}: sha256 {digest} of {size} bytes, but {archive.sha256} of {archive.size} were published; "
-            "the file was removed: download it again, or check --url"
+            f"{archive.url}: got {size} bytes with sha256 {digest}, but the published file has {archive.size} bytes "
+            f"with {archive.sha256}; the download was removed: try again, or check --url"
         )
 
 
 def _check_room(folder: Path, part: Path, size: int) -> None:
-    """The archive, and its content beside it; what is already there takes no more."""
+    """Refuse if the rest of the archive and its content do not fit on the disk."""
     have = part.stat().st_size if part.exists() else 0
     needed, free = 2 * size - have, shutil.disk_usage(folder).free
     if free < needed:
@@ -206,7 +214,7 @@ def _check_room(folder: Path, part: Path, size: int) -> None:
 
 
 class _Bars:
-    """A progress bar on stderr where somebody looks."""
+    """A progress bar on stderr, if stderr is a terminal."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -1,4 +1,4 @@
-"""Photographs and masks brought to one square, the same way for both."""
+"""Images and masks resized to squares, both with the same geometry."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open a picture and read its header only.
+    """Open an image and read only its header.
 
     Raises:
-        SpdError: The file is missing or is no picture.
+        SpdError: The file is missing or is not an image.
     """
     try:
         return Image.open(path)
@@ -31,12 +31,12 @@ def open_image(path: Path) -> Image.Image:
 
 
 def seen_box(size: tuple[int, int], resize: str) -> tuple[float, float, float, float]:
-    """The part of a picture that is seen: left, top, right and bottom in its pixels.
+    """The part of an image that is evaluated: left, top, right and bottom in pixels.
 
     Args:
-        size: Width and height of the picture.
-        resize: "square" for all of it, whatever its shape, so that defects near a border stay in view;
-            "short-crop" for a central square of 224 / 256 of the shorter side, which others evaluate.
+        size: Width and height of the image.
+        resize: "square" for the whole image, so that defects near a border stay visible; "short-crop" for a central
+            square of 224 / 256 of the shorter side, the usual crop in the literature.
     """
     width, height = size
     if resize == "square":
@@ -46,13 +46,13 @@ def seen_box(size: tuple[int, int], resize: str) -> tuple[float, float, float, f
 
 
 def read_image(path: Path, size: int, resize: str = "square") -> np.ndarray:
-    """Read a photograph, resized to a square.
+    """Read an image and resize it to a square.
 
-    Masks resized the same way stay aligned. Bicubic with antialiasing, Pillow's, as timm's evaluation
-    transforms do.
+    Uses Pillow's bicubic filter with antialiasing, as timm's evaluation transforms do. `read_mask` has the same
+    geometry, so masks stay aligned.
 
     Args:
-        path: Any 8-bit picture; grey and palette pictures become RGB, an alpha channel is dropped.
+        path: Any 8-bit image; grey and palette images become RGB, an alpha channel is dropped.
         size: Side of the square in pixels.
         resize: One of `RESIZES`; see `seen_box`.
 
@@ -60,17 +60,17 @@ def read_image(path: Path, size: int, resize: str = "square") -> np.ndarray:
         RGB, uint8, shape [size, size, 3].
 
     Raises:
-        SpdError: The file is missing, truncated, no picture, or has more than 8 bits a channel.
+        SpdError: The file is missing, truncated or not an image, or has more than 8 bits per channel.
     """
     with open_image(path) as image:
         if image.mode.startswith(("I", "F")):
-            raise SpdError(f"{path}: more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
+            raise SpdError(f"{path}: more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
         pixels = _decode(image, path).convert("RGB")
         return np.asarray(pixels.resize((size, size), Image.Resampling.BICUBIC, seen_box(image.size, resize)))
 
 
 def read_photo(path: Path, long_side: int, resize: str) -> np.ndarray:
-    """Read what is seen of a photograph in its own shape, to be shown; at most `long_side` pixels a side.
+    """Read the evaluated part of an image in its own aspect ratio, for display; at most `long_side` pixels per side.
 
     Returns:
         RGB in [0, 255], float32, shape [height, width, 3].
@@ -87,21 +87,21 @@ def read_photo(path: Path, long_side: int, resize: str) -> np.ndarray:
 
 
 def read_mask(path: Path, size: int, resize: str = "square") -> np.ndarray:
-    """Read a defect mask, resized to a square by nearest neighbour.
+    """Read a defect mask and resize it to a square by nearest neighbour.
 
-    Masks hold 0 for background and 255 or a class id (VisA: 1 to 9) elsewhere, so any non-zero is a defect.
+    Masks hold 0 for background and 255 or a class id (VisA: 1 to 9) for defects, so any non-zero value is a defect.
 
     Args:
-        path: A picture of one or more channels; an alpha channel is ignored.
+        path: An image with one or more channels; an alpha channel is ignored.
         size: Side of the square in pixels.
         resize: One of `RESIZES`; see `seen_box`.
 
     Returns:
-        bool, shape [size, size]. Small defects can vanish when the square is much smaller than the mask, and
-        defects near a border when it is a crop.
+        bool, shape [size, size]. Small defects can vanish if the square is much smaller than the mask, and
+        defects near a border can lie outside the crop.
 
     Raises:
-        SpdError: The file is missing, unreadable, or marks no pixel at its own size.
+        SpdError: The file is missing or unreadable, or marks no pixel at its native size.
     """
     whole = Image.fromarray(whole_mask(path).view(np.uint8))
     square = whole.resize((size, size), Image.Resampling.NEAREST, seen_box(whole.size, resize))
@@ -109,20 +109,20 @@ def read_mask(path: Path, size: int, resize: str = "square") -> np.ndarray:
 
 
 def whole_mask(path: Path) -> np.ndarray:
-    """Read a mask at its own size, bool, shape [height, width]; meaning and errors as of `read_mask`."""
+    """Read a mask at its native size, bool, shape [height, width]; values and errors as in `read_mask`."""
     with open_image(path) as image:
         values = np.asarray(_decode(image, path))
         channels = len(image.getbands()) - ("A" in image.getbands())
     defect = values.reshape(*values.shape[:2], -1)[..., :channels].any(axis=-1)
     if not defect.any():
-        raise SpdError(f"{path}: the mask of an anomaly marks no pixel; mend the mask, or list the image as normal")
+        raise SpdError(f"{path}: the mask of an anomaly marks no pixel; fix the mask, or list the image as normal")
     return defect
 
 
 def batches(
     paths: Sequence[Path], size: int, batch_size: int, workers: int, resize: str = "square"
 ) -> Iterator[Tensor]:
-    """Decode photographs in worker processes, in order.
+    """Decode images in worker processes, in order.
 
     Yields:
         RGB batches, uint8, shape [B, 3, size, size].
@@ -150,7 +150,7 @@ class _Squares(Dataset[Tensor | SpdError]):
         try:
             pixels = read_image(self._paths[index], self._size, self._resize)
             return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-        except SpdError as error:  # raised inside a worker it would arrive wrapped in a traceback
+        except SpdError as error:  # raised in a worker, it would arrive wrapped in a traceback
             return error
 
 

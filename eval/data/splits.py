@@ -1,24 +1,24 @@
-"""A 2-class split for data that come without one: cut by file names, so it is the same everywhere."""
+"""A 2-class split for data without one; it depends only on file names, so it is the same everywhere."""
 
 import hashlib
 from collections.abc import Iterable
 
-# VisA's shares of either class: 60 % train in the high-shot protocol; in the few-shot protocols k images of
-# either class are drawn from a pool of 20 %.
+# VisA's shares per class: 60 % train in the high-shot protocol; in the few-shot protocols, k images per class are drawn
+# from a pool of 20 %.
 _HIGHSHOT, _POOL = 0.6, 0.2
 _LARGEST_DRAW = 10
 
 
 def training_names(names: Iterable[str], protocol: str) -> set[str]:
-    """Which images of one class train; the others test.
+    """Choose the training images of one class; the others are test images.
 
-    The images are ordered by the SHA-256 of their names and the first ones train. So the choice depends on
-    nothing but the names, for every seed alike, and the few-shot pool lies inside the high-shot training set,
-    as VisA's does. Our choice, because data in MVTec AD's layout have no training anomalies of their own: the
-    pool holds at least the 10 images that `2cls_10shot` draws, where half of the class is as many.
+    Images are ordered by the SHA-256 of their names, and the first ones train. The choice is therefore the same for
+    every seed, and the few-shot pool is a subset of the high-shot training set, as in VisA. The pool holds at least
+    the 10 images that `2cls_10shot` draws, unless that is more than half of the class. All this is our choice, because
+    MVTec AD's layout has no training anomalies.
 
     Args:
-        names: Of all images of one class; distinct.
+        names: Distinct names of all images of one class.
         protocol: `2cls_highshot`, or one of the few-shot protocols.
 
     Returns:

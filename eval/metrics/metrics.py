@@ -1,4 +1,4 @@
-"""Exact detection and localisation metrics: no histogram, no sampled thresholds, ties handled."""
+"""Exact detection and localisation metrics: no histograms, no sampled thresholds, correct for ties."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -66,16 +66,16 @@ class Metric(NamedTuple):
 
 
 def image_metrics(scores: np.ndarray, anomalous: np.ndarray) -> dict[str, Metric]:
-    """Detection metrics over the images of a test set.
+    """Compute detection metrics over the images of a test set.
 
     Args:
         scores: Anomaly scores, higher is more anomalous; floating, finite, shape [N].
         anomalous: The truth, bool, shape [N].
 
     Returns:
-        `image_auroc` (Mann-Whitney, ties count one half), `image_aupr` (average precision),
-        `image_aupr_trapezoid` (the trapezoid under the precision-recall curve, which the code of VisA's
-        authors computes) and `image_f1max` (the best F1 of any threshold).
+        `image_auroc` (Mann-Whitney; ties count one half), `image_aupr` (average precision),
+        `image_aupr_trapezoid` (area under the precision-recall curve by trapezoids, the AU-PR of VisA's authors)
+        and `image_f1max` (the best F1 of all thresholds). Undefined with a reason if a class is missing.
     """
     if anomalous.all() or not anomalous.any():
         missing = "normal" if anomalous.all() else "anomalous"
@@ -85,23 +85,29 @@ def image_metrics(scores: np.ndarray, anomalous: np.ndarray) -> dict[str, Metric
 
 
 def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
-    """Localisation metrics over the pixels of all test images, normal images included.
+    """Compute localisation metrics over the pixels of all test images, including normal images.
 
-    Beyond the arrays, which may be memory-mapped, the memory needed depends on the number of defect pixels
-    and not on the number of images.
+    The arrays may be memory-mapped; beyond them, memory depends on the number of defect pixels and not on the
+    number of images.
 
     Args:
         maps: Anomaly maps, higher is more anomalous; floating, finite, shape [N, H, W].
         masks: Defect pixels, bool, shape [N, H, W].
 
     Returns:
-        As `metrics_of_pixels`.
+        The metrics of `metrics_of_pixels`.
     """
     return metrics_of_pixels(rank_pixels(maps, masks))
 
 
 def rank_pixels(maps: np.ndarray, masks: np.ndarray, anomalous: np.ndarray | None = None) -> PixelRanking:
-    """Rank all pixels; arguments as of `pixel_metrics`, and which images are anomalous, bool, [N], if not by mask."""
+    """Rank all pixels for `metrics_of_pixels`.
+
+    Args:
+        maps: As in `pixel_metrics`.
+        masks: As in `pixel_metrics`.
+        anomalous: Which images are anomalous, bool [N]; by default, those with a defect pixel.
+    """
     pixels = PixelRanking()
     for anomaly_map, mask in zip(maps, masks, strict=True):
         pixels.add_defects(anomaly_map, mask)
@@ -112,16 +118,16 @@ def rank_pixels(maps: np.ndarray, masks: np.ndarray, anomalous: np.ndarray | Non
 
 
 def metrics_of_pixels(pixels: PixelRanking) -> dict[str, Metric]:
-    """Localisation metrics of a test set that was given image by image.
+    """Compute localisation metrics from ranked pixels.
 
     Returns:
-        `pixel_auroc`, `pixel_aupr` (average precision), `pixel_aupr_trapezoid` and `pixel_f1max` over the
-        pixels of all images; `anomalous_only_pixel_auroc` and `anomalous_only_pixel_aupr` over those of the
-        images with a defect; `pixel_aupro`: the mean over 8-connected defect regions of the covered
-        fraction, against the false positive rate over all normal pixels, integrated up to a rate of 0.3 and
-        divided by it (Bergmann et al., MVTec AD, section 6); `pixel_aupimo`: the mean over images with a
-        defect of the recall inside the image, against the false positive rate over normal images alone,
-        averaged over the logarithm of rates from 1e-5 to 1e-4 (Bertoldo et al., AUPIMO).
+        Over the pixels of all images: `pixel_auroc`, `pixel_aupr` (average precision), `pixel_aupr_trapezoid` and
+        `pixel_f1max`. Over the pixels of anomalous images: `anomalous_only_pixel_auroc` and
+        `anomalous_only_pixel_aupr`. `pixel_aupro`: the covered fraction of each 8-connected defect region, averaged
+        over the regions, as a function of the false positive rate over all normal pixels; its area up to a rate of
+        0.3, divided by 0.3 (Bergmann et al., MVTec AD, section 6). `pixel_aupimo`: the recall inside each image,
+        averaged over the images with a defect, as a function of the false positive rate over normal images only;
+        its mean over the logarithm of rates from 1e-5 to 1e-4 (Bertoldo et al., AUPIMO).
     """
     if not pixels.defects or not pixels.background:
         missing = "defect" if not pixels.defects else "normal"
@@ -141,7 +147,7 @@ def in_table_order(metrics: Iterable[str]) -> tuple[str, ...]:
 
 
 def undefined(names: tuple[str, ...], reason: str) -> dict[str, Metric]:
-    """The given metrics, each without a value for the same reason."""
+    """Make the given metrics undefined, all for the same reason."""
     return dict.fromkeys(names, Metric(None, reason))
 
 

@@ -1,7 +1,7 @@
-"""Pixel scores of a test set ranked image by image: exact, in memory bounded by the defect pixels.
+"""Exact ranking of a test set's pixels, image by image; memory is bounded by the number of defect pixels.
 
-Defect pixels are few and normal pixels many. The first pass keeps the scores of defect pixels; the second
-counts, for each distinct one of them, the normal pixels above, and forgets their scores.
+Defect pixels are few, normal pixels many. The first pass stores the scores of the defect pixels. The second pass
+counts, for each distinct defect score, the normal pixels above it, and stores no normal scores.
 """
 
 import numpy as np
@@ -10,14 +10,14 @@ from scipy import ndimage
 from .ranking import Ranking, check_finite, counts_at
 
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
-_BUFFERED = 1 << 22  # scores sorted at a time: larger saves little, smaller searches more often
+_BUFFERED = 1 << 22  # scores sorted at a time; a smaller buffer needs more searches, a larger one saves little
 
 
 class PixelRanking:
-    """Two passes over the images of a test set, in any order: `add_defects` of all, `add_background` of all."""
+    """Takes two passes over the images: `add_defects` for all of them, then `add_background`, each in any order."""
 
     def __init__(self) -> None:
-        """Start with no image."""
+        """Start without images."""
         self._scores: list[np.ndarray] = []
         self._region_shares: list[np.ndarray] = []
         self._image_shares: list[np.ndarray] = []
@@ -27,26 +27,26 @@ class PixelRanking:
 
     @property
     def defects(self) -> int:
-        """Defect pixels so far."""
+        """Number of defect pixels so far."""
         return int(self._weights["pixels"].sum()) if self._weights else sum(s.size for s in self._scores)
 
     @property
     def background(self) -> int:
-        """Normal pixels so far."""
+        """Number of normal pixels so far."""
         return sum(counter.total for counter in (self._normal, self._anomalous) if counter)
 
     def add_defects(self, anomaly_map: np.ndarray, mask: np.ndarray) -> None:
-        """First pass.
+        """Add an image in the first pass.
 
         Args:
             anomaly_map: Higher is more anomalous; floating, finite, shape [H, W].
             mask: Defect pixels, bool, shape [H, W].
 
         Raises:
-            ValueError: A score is not finite, or the second pass has begun.
+            ValueError: A score is not finite, or the second pass has already begun.
         """
         if self._normal:
-            raise ValueError("all defects come before the first background")
+            raise ValueError("add_defects must be called for all images before add_background")
         if mask.any():
             scores = _as_float(anomaly_map[mask])
             check_finite(scores)
@@ -57,10 +57,16 @@ class PixelRanking:
             self._image_shares.append(np.full(scores.size, 1.0 / scores.size))
 
     def add_background(self, anomaly_map: np.ndarray, mask: np.ndarray, anomalous: bool | None = None) -> None:
-        """Second pass; arguments and errors as of the first.
+        """Add an image in the second pass.
 
-        `anomalous` tells whether the image is, where its defect may lie out of view or have vanished with the
-        resize; by default it is if it has a defect pixel.
+        Args:
+            anomaly_map: As in `add_defects`.
+            mask: As in `add_defects`.
+            anomalous: Whether the image is anomalous; needed if its defect may lie outside the crop or vanish in
+                the resize. By default, an image with a defect pixel is.
+
+        Raises:
+            ValueError: A score is not finite.
         """
         if self._normal is None or self._anomalous is None:
             values = self._end_of_first_pass()
@@ -69,23 +75,23 @@ class PixelRanking:
         counter.add(_as_float(anomaly_map[~mask]))
 
     def everywhere(self) -> Ranking:
-        """Defect pixels among the normal pixels of all images."""
+        """Defect pixels against the normal pixels of all images."""
         return self._ranking("pixels", self._normal, self._anomalous)
 
     def in_anomalous_images(self) -> Ranking:
-        """Defect pixels among the normal pixels of anomalous images."""
+        """Defect pixels against the normal pixels of anomalous images."""
         return self._ranking("pixels", self._anomalous)
 
     def regions(self) -> Ranking:
-        """8-connected defect regions, of weight one each, among the normal pixels of all images."""
+        """8-connected defect regions, each of weight one, against the normal pixels of all images."""
         return self._ranking("regions", self._normal, self._anomalous)
 
     def images_against_normal(self) -> Ranking:
-        """Images' defects, of weight one an image, among the pixels of normal images."""
+        """Defect pixels, with a total weight of one per image, against the pixels of normal images."""
         return self._ranking("images", self._normal)
 
     def _end_of_first_pass(self) -> np.ndarray:
-        """Distinct scores, ascending; the pixels' own are forgotten."""
+        """Reduce the defect scores to weights per distinct score; returns those scores, ascending."""
         if not self._scores:
             return np.empty(0, np.float32)
         values, inverse = np.unique(np.concatenate(self._scores), return_inverse=True)
@@ -104,7 +110,7 @@ class PixelRanking:
 
 
 class _Counter:
-    """How many of a stream of scores lie above, and at or above, each of some values."""
+    """Counts how many scores of a stream lie above, and at or above, each of the given values."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.total = 0
@@ -138,5 +144,5 @@ class _Counter:
 
 
 def _as_float(scores: np.ndarray) -> np.ndarray:
-    """float64 stays, all else becomes float32, which holds every float16."""
+    """Keep float64; convert everything else to float32, which represents every float16 exactly."""
     return scores if scores.dtype == np.float64 else scores.astype(np.float32, copy=False)

@@ -1,7 +1,7 @@
-"""Areas and maxima of ROC and precision-recall curves, exact, from counts at the positives' scores.
+"""Exact areas and maxima of ROC and precision-recall curves, from counts at the scores of the positives.
 
-Every metric here needs, at each distinct score of a positive, how many positives and how many negatives lie at
-or above it; between these scores only negatives change, and no metric needs to know where.
+Every metric needs, at each distinct score of a positive, the number of positives and negatives at or above it. Between
+two such scores only negatives are added, and no metric depends on where.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,12 @@ class Ranking(NamedTuple):
 
     false_above: np.ndarray  # negatives strictly above the score
     false_from: np.ndarray  # negatives at or above it
-    true_from: np.ndarray  # positives at or above it, each counted with its weight
+    true_from: np.ndarray  # total weight of the positives at or above it
     negatives: int
 
 
 def rank(positive: np.ndarray, negative: np.ndarray) -> Ranking:
-    """Rank scores of positives among those of negatives; both floating, finite, one-dimensional.
+    """Rank the scores of positives among those of negatives; both floating, finite and one-dimensional.
 
     Raises:
         ValueError: A score is not finite.
@@ -32,13 +32,13 @@ def rank(positive: np.ndarray, negative: np.ndarray) -> Ranking:
 
 
 def check_finite(scores: np.ndarray) -> None:
-    """Raise ValueError where a score is not finite: it has no rank."""
+    """Raise ValueError if a score is not finite, because it has no rank."""
     if not np.isfinite(scores).all():
         raise ValueError("anomaly scores must be finite")
 
 
 def counts_at(negative: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of `negative` (sorted) lie strictly above each of `values` (sorted), and how many at or above."""
+    """Count the negatives strictly above each value, and those at or above it; both arrays are sorted ascending."""
     below = np.searchsorted(negative, values)
     tied = np.flatnonzero(negative[np.minimum(below, negative.size - 1)] == values) if negative.size else below[:0]
     not_above = below.copy()
@@ -47,7 +47,7 @@ def counts_at(negative: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def roc_area(ranking: Ranking, limit: float = 1.0) -> float:
-    """Area under (false positive rate, recall) up to the rate `limit`, divided by it; ties are diagonals."""
+    """Area under the ROC curve up to the false positive rate `limit`, divided by `limit`; ties are diagonal lines."""
     recall = ranking.true_from / ranking.true_from[-1]
     before = np.concatenate([[0.0], recall[:-1]])
     x = np.stack([ranking.false_above, ranking.false_from], axis=1).ravel() / ranking.negatives
@@ -63,10 +63,10 @@ def roc_area(ranking: Ranking, limit: float = 1.0) -> float:
 
 
 def log_roc_area(ranking: Ranking, low: float, high: float) -> float:
-    """Mean recall over false positive rates from `low` to `high`, each decade alike; ties are diagonals.
+    """Mean recall over false positive rates from `low` to `high` on a logarithmic scale; ties are diagonal lines.
 
-    A positive counts 1 at every rate that its score reaches, 0 below, and rises linearly in the rate where
-    negatives are tied with it: a sum over positives, without a curve.
+    A sum over positives, without a curve: a positive counts 0 at rates too low for its score, 1 at rates high
+    enough, and rises linearly in between if negatives are tied with it.
     """
     a, b = ranking.false_above / ranking.negatives, ranking.false_from / ranking.negatives
     start, end = np.clip(a, low, high), np.clip(b, low, high)
@@ -78,17 +78,17 @@ def log_roc_area(ranking: Ranking, low: float, high: float) -> float:
 
 
 def average_precision(ranking: Ranking) -> float:
-    """Precision at each positive's score, averaged over the positives: no interpolation."""
+    """Mean over the positives of the precision at each one's score, without interpolation."""
     precision = ranking.true_from / (ranking.true_from + ranking.false_from)
     gained = np.diff(ranking.true_from, prepend=0)
     return float(np.sum(gained * precision) / ranking.true_from[-1])
 
 
 def precision_recall_trapezoid(ranking: Ranking) -> float:
-    """Area under straight lines between the points of the precision-recall curve.
+    """Area under the precision-recall curve with straight lines between its points, one per distinct score.
 
-    The curve has a point at every distinct score; the lines rise from the last one above a positive's score,
-    and from precision 1 where nothing is above. Too high where few scores are distinct.
+    The curve starts at recall 0 with precision 1, as in scikit-learn. With few distinct scores, straight lines make
+    the area too large.
     """
     before = np.concatenate([[0], ranking.true_from[:-1]])
     predicted = before + ranking.false_above
@@ -98,6 +98,6 @@ def precision_recall_trapezoid(ranking: Ranking) -> float:
 
 
 def f1_max(ranking: Ranking) -> float:
-    """The F1 of the best threshold, which is always some positive's score: below it only negatives are added."""
+    """F1 of the best threshold, which is always the score of a positive: anything lower only adds negatives."""
     predicted = ranking.true_from + ranking.false_from
     return float(np.max(2 * ranking.true_from / (predicted + ranking.true_from[-1])))

@@ -1,8 +1,8 @@
-"""Localisation metrics as VisA's authors compute them, so that numbers can be set beside theirs.
+"""Localisation metrics as VisA's authors compute them, for comparison with their numbers.
 
-Restated from `compute_localization_metrics` of github.com/amazon-science/spot-diff, utils/metrics.py: 202
-thresholds instead of all, trapezoids, four decimals. Its quirks are kept on purpose; the exact metrics are in
-`eval.metrics.metrics`. At the level of images its AU-PR is `image_aupr_trapezoid` and its AUROC is exact.
+Reimplements `compute_localization_metrics` of github.com/amazon-science/spot-diff, utils/metrics.py: 202 thresholds
+instead of all, trapezoids, four decimals. Its quirks are kept on purpose; `eval.metrics.metrics` has the exact metrics.
+At image level, its AU-PR is our `image_aupr_trapezoid` and its AUROC is exact.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ _THRESHOLDS = 100  # of each kind
 
 
 def spot_diff_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
-    """AUROC and AU-PR over the pixels of all test images, and the best F1, from 202 thresholds.
+    """Compute AUROC, AU-PR and the best F1 over the pixels of all test images from 202 thresholds.
 
     Args:
         maps: Anomaly maps, higher is more anomalous; floating, finite, shape [N, H, W].
@@ -26,7 +26,7 @@ def spot_diff_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
     thresholds = _thresholds(maps, maps[masks])
     defects = background = np.zeros(thresholds.size + 1, np.int64)
     for anomaly_map, mask in zip(maps, masks, strict=True):
-        # The original asks `score > threshold`: as many thresholds as lie strictly below the score say yes.
+        # The original tests `score > threshold`, so a score passes all thresholds strictly below it.
         passed = np.searchsorted(thresholds, anomaly_map)
         defects = defects + np.bincount(passed[mask], minlength=thresholds.size + 1)
         background = background + np.bincount(passed[~mask], minlength=thresholds.size + 1)
@@ -40,12 +40,12 @@ def spot_diff_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
 
 
 def _thresholds(maps: np.ndarray, defects: np.ndarray) -> np.ndarray:
-    """Ascending: percentiles and equal steps of the defect pixels' scores, and both ends of all scores.
+    """Percentiles and equal steps of the defect pixels' scores, and both ends of all scores; ascending.
 
-    The ends are moved by 1e-8, which float32 loses above 0.25: pixels tied at the minimum then pass no
-    threshold, and the curves end before (1, 1).
+    The original moves the ends outwards by 1e-8. Above 0.25, float32 rounds that away: pixels tied at the minimum
+    then pass no threshold, and the curves end before (1, 1).
     """
-    margin = maps.dtype.type(1e-8)  # of the maps' own type: NumPy 1 and 2 promote a Python float differently
+    margin = maps.dtype.type(1e-8)  # in the maps' dtype, because NumPy 1 and 2 promote a Python float differently
     percentiles = np.percentile(defects, np.linspace(100, 0, num=_THRESHOLDS))
     steps = np.linspace(defects.max(), defects.min(), num=_THRESHOLDS)
     return np.sort(np.concatenate([percentiles, steps, [maps.min() - margin, maps.max() + margin]]))

@@ -1,9 +1,9 @@
-"""Pixel AUROC and average precision against scikit-learn on the same maps, and the memory of many maps.
+"""Pixel AUROC and average precision against scikit-learn on the same maps, and peak memory for many maps.
 
     python -m tests.bench.pixel_metrics
 
-Passes when ours is at least ten times faster on 100 maps of 512 x 512 and equal to 1e-6, and when 1,000 such
-maps, streamed from a float16 file, take less than 1 GB of memory at their peak.
+Passes if ours is at least ten times faster on 100 maps of 512 x 512 and equal to 1e-6, and if 1,000 such maps, streamed
+from a float16 file, need less than 1 GB of memory.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def _bounded(count: int) -> bool:
 
 
 def _streamed(folder: Path) -> dict[str, float]:
-    """Read image by image: a memory-mapped array would count the file's cached pages as this process's."""
+    """Read one image at a time; cached pages of a memory-mapped array would count as memory of this process."""
     count = np.load(folder / "maps.npy", mmap_mode="r").shape[0]
     before = _peak()
     started = time.perf_counter()
@@ -88,7 +88,7 @@ def _streamed(folder: Path) -> dict[str, float]:
 
 
 def _image(index: int) -> tuple[np.ndarray, np.ndarray]:
-    """A map of continuous scores, higher in the defect; every other image has one, of 0.1 to 4 %."""
+    """A map of continuous scores, higher in the defect; every other image has a defect that covers 0.1 to 4 %."""
     rng = np.random.default_rng(index)
     scores = rng.standard_normal((_SIDE, _SIDE), dtype=np.float32)
     mask = np.zeros(scores.shape, bool)
@@ -101,7 +101,7 @@ def _image(index: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _peak() -> float:
-    """Of this program alone, in MB; `getrusage` would start from what the parent process held."""
+    """Peak memory of this program in MB; `getrusage` would include what the parent process held."""
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
 

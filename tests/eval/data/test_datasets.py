@@ -147,7 +147,7 @@ def test_shots_of_all_twelve_objects_come_from_the_pool_and_nest(published):
 
 def test_too_few_to_draw_from(tmp_path):
     category = load_categories(visa_tree(tmp_path), "1cls", ["pcb1"])[0]
-    refusal(lambda: draw_shots(category, 5, 0), "pcb1", "0 anomalous training images, 5")
+    refusal(lambda: draw_shots(category, 5, 0), "pcb1", "0 anomalous training images, but 5")
 
 
 def test_mvtec_layout_is_divided_by_names_alone(tmp_path):
@@ -173,7 +173,7 @@ def test_mvtec_layout_is_divided_by_names_alone(tmp_path):
 def test_a_pool_too_small_to_draw_from_is_named(tmp_path):
     (category,) = load_categories(mvtec_category(tmp_path / "tile", train=30, anomalous=12), "2cls_10shot")
     assert counts(category) == (10, 6, 24, 6)
-    refusal(lambda: draw_shots(category, 10, 0), "tile", "6 anomalous training images, 10")
+    refusal(lambda: draw_shots(category, 10, 0), "tile", "6 anomalous training images, but 10")
 
 
 def test_missing_empty_and_unknown_folders(tmp_path):
