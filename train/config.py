@@ -140,8 +140,9 @@ class SpdConfig:
     """Weak augmentation: strength of brightness, contrast, saturation and hue."""
     weak_jitter_probability: float = 0.8
     """Weak augmentation: share of views whose colours are jittered."""
-    weak_blur_sigma: Range = (0.1, 0.5)
-    """Weak augmentation: blur in pixels at 224 px, too little to wipe out the edge of a patch."""
+    weak_blur_sigma: Range = (0.3, 0.5)
+    """Weak augmentation: sigma of the blur in pixels at 224 px, too small to wipe out the edge of a patch. At other
+    sizes it is scaled, but never below 0.3 px: a narrower blur changes an edge by less than one grey level."""
     weak_blur_probability: float = 0.3
     """Weak augmentation: share of views that are blurred."""
 

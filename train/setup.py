@@ -21,7 +21,7 @@ from spd_weights.files import read_json, write_json
 
 from . import checkpoint
 from .config import Config
-from .data.loader import Schedule
+from .data.loader import Schedule, make_schedule
 from .data.shards import Layout, Shards
 from .data.sources import Table, keep_layout, open_images
 from .distributed import share
@@ -91,7 +91,14 @@ def begin(config: Config) -> Run:
     accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp, patience], **_tracking(config))
     images = open_run_images(config, accelerator, "train", labelled=isinstance(config, Supervised))
     classes = len(images.features["label"].names) if "label" in images.features else 0
-    schedule = _make_schedule(config, accelerator, images)
+    schedule = make_schedule(
+        images,
+        config.optim.batch_size,
+        config.seed,
+        accelerator.process_index,
+        accelerator.num_processes,
+        config.optim.accumulate,
+    )
     torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
     backbone = make_backbone(config)
     expected = timm.data.resolve_model_data_config(backbone)
@@ -123,19 +130,6 @@ def begin(config: Config) -> Run:
         config, accelerator, images, schedule, steps, expected["mean"], expected["std"],
         method, wrapped, optimizer, start, progress,
     )  # fmt: skip
-
-
-def _make_schedule(config: Config, accelerator: Accelerator, images: Table) -> Schedule:
-    sharded = isinstance(images, Shards)
-    return Schedule(
-        images.counts if sharded else len(images),
-        config.optim.batch_size,
-        config.seed,
-        accelerator.process_index,
-        accelerator.num_processes,
-        config.optim.accumulate,
-        images.strands(config.optim.batch_size) if sharded else 1,
-    )
 
 
 def _resume(

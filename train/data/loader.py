@@ -173,6 +173,15 @@ class Schedule:
         return GroupOrder(self.groups, self.seed, epoch)
 
 
+def make_schedule(
+    table: Table, batch_size: int, seed: int, rank: int = 0, processes: int = 1, parts: int = 1
+) -> Schedule:
+    """The schedule of a table's images; for shards, by groups and strands. Arguments and errors as of `Schedule`."""
+    if isinstance(table, Shards):
+        return Schedule(table.counts, batch_size, seed, rank, processes, parts, table.strands(batch_size))
+    return Schedule(len(table), batch_size, seed, rank, processes, parts)
+
+
 class GroupOrder:
     """An epoch's order of images in shards: the groups are shuffled, and so are the images within each."""
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from spd_weights.errors import SpdError
 
 from ..config import Config
-from ..data.loader import Crops, Schedule
+from ..data.loader import Crops, make_schedule
 from ..data.sources import open_images
 from ..recipes import Supervised
 from .views import ViewMaker
@@ -38,7 +38,7 @@ def write_preview(config: Config, path: Path, images: int = 6) -> Path:
     """
     table = open_images(config.data.train, labelled=isinstance(config, Supervised))
     batch_size = min(config.optim.batch_size, len(table))
-    keys = next(Schedule(len(table), batch_size, config.seed).batches(0, 1))[:images]
+    keys = next(make_schedule(table, batch_size, config.seed).batches(0, 1))[:images]
     batch = Crops(table, config).__getitems__(keys)
     if len(batch.bad) >= len(keys):
         raise SpdError(f"no image of the first step could be read; the last error: {list(batch.bad.values())[-1]}")

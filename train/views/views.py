@@ -19,6 +19,10 @@ Parts = dict[str, list[Tensor]]
 """Views by name: a list with one tensor (B, …) per anchor."""
 
 
+MINIMUM_WEAK_SIGMA = 0.3
+"""Pixels. A narrower blur changes a black-and-white edge by less than one of 255 grey levels: exp(-1 / 2σ²) < 1/255."""
+
+
 class StrongDraws(NamedTuple):
     """Random numbers of a strong view, each (B,) and uniform in [0, 1)."""
 
@@ -148,7 +152,8 @@ class ViewMaker:
         images = crops.float().div_(255)
         _jitter_(images, draws.jitter, draws.jittered < config.jitter_probability, config.jitter)
         augment.grayscale_(images, torch.from_numpy(draws.gray < config.gray_probability))
-        return _blur_(images, draws.blur_sigma, draws.blurred < config.blur_probability, config.blur_sigma)
+        sigma = _blur_range(config.blur_sigma, images.shape[-1])
+        return _blur_(images, draws.blur_sigma, draws.blurred < config.blur_probability, sigma)
 
     def weak(self, images: Tensor, draws: WeakDraws) -> Tensor:
         """Crop, flip, blur and jitter slightly, in this order: float32 (B, 3, S, S) to a new (B, 3, S, S).
@@ -162,7 +167,8 @@ class ViewMaker:
         boxes = np.stack([draws.top * (size - height), draws.left * (size - width), height, width], 1)
         flipped = torch.from_numpy(draws.flipped < config.weak_flip_probability)
         images = augment.crop(images, torch.from_numpy(boxes).float().to(self.device), flipped.to(self.device))
-        _blur_(images, draws.blur_sigma, draws.blurred < config.weak_blur_probability, config.weak_blur_sigma)
+        sigma = _blur_range(config.weak_blur_sigma, size, MINIMUM_WEAK_SIGMA)
+        _blur_(images, draws.blur_sigma, draws.blurred < config.weak_blur_probability, sigma)
         return _jitter_(images, draws.jitter, draws.jittered < config.weak_jitter_probability, config.weak_jitter)
 
 
@@ -177,6 +183,11 @@ def _jitter_(images: Tensor, draws: JitterDraws, applied: np.ndarray, strengths:
 
 
 def _blur_(images: Tensor, u: np.ndarray, applied: np.ndarray, sigma: Range) -> Tensor:
-    scale = images.shape[-1] / 224  # sigma is given in pixels at 224 px
-    pixels = np.where(applied, between(u, *sigma) * scale, 0)
-    return augment.blur_(images, torch.from_numpy(pixels).float(), sigma[1] * scale)
+    pixels = np.where(applied, between(u, *sigma), 0)
+    return augment.blur_(images, torch.from_numpy(pixels).float())
+
+
+def _blur_range(sigma_at_224: Range, size: int, minimum: float = 0.0) -> Range:
+    """Scale a range of sigmas, given in pixels at 224 px, to another image size."""
+    low, high = (max(minimum, sigma * size / 224) for sigma in sigma_at_224)
+    return low, high

@@ -76,25 +76,25 @@ def test_grayscale_equals_torchvision():
 @given(size=st.integers(32, 160), sigmas=st.lists(st.floats(0.1, 4.0), min_size=2, max_size=2))
 def test_blur_equals_torchvision(size: int, sigmas: list[float]):
     batch = images(2, size)
-    ours = augment.blur_(batch.clone(), torch.tensor(sigmas), 4.0)
+    ours = augment.blur_(batch.clone(), torch.tensor(sigmas))
     for image, sigma, result in zip(batch, sigmas, ours, strict=True):
         expected = reference.gaussian_blur(image, [2 * min(20, size - 1) + 1] * 2, [sigma, sigma])
-        torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(result, expected, atol=2e-5, rtol=0)
 
 
-def test_a_gpus_way_to_blur_gives_the_same_and_no_image_depends_on_the_others():
-    batch, sigma = images(40, 130), torch.linspace(0.3, 3.0, 40).flip(0)
-    weights = augment._half_kernels(sigma, 13)
-    blurred = augment.blur_(batch.clone(), sigma, 3.0)
-    torch.testing.assert_close(augment._convolved(batch, weights), blurred, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("size", [32, 33, 130])
+def test_a_blurred_image_does_not_depend_on_the_rest_of_the_batch(size: int):
+    batch, sigma = images(40, size), torch.linspace(0.1, 3.0, 40).flip(0)
+    sigma[5] = 0
+    blurred = augment.blur_(batch.clone(), sigma)
     for i in range(0, 40, 3):
-        assert torch.equal(augment.blur_(batch[i : i + 1].clone(), sigma[i : i + 1], 3.0)[0], blurred[i])
+        assert torch.equal(augment.blur_(batch[i : i + 1].clone(), sigma[i : i + 1])[0], blurred[i])
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_blur_of_zero_sigma_changes_nothing(size: int):
     batch = images(3, size)
-    ours = augment.blur_(batch.clone(), torch.tensor([0.0, 1.0, 0.0]), 2.0)
+    ours = augment.blur_(batch.clone(), torch.tensor([0.0, 1.0, 0.0]))
     assert torch.equal(ours[::2], batch[::2])
     assert not torch.equal(ours[1], batch[1])
 
@@ -118,7 +118,7 @@ def test_channels_last_images_give_the_same(size: int):
     boxes, flipped = torch.tensor([[0.0, 3.0, size - 4, size - 3]]).expand(2, 4), torch.tensor([True, False])
     for operation in (
         lambda x: augment.color_jitter_(x.clone(), factors, order),
-        lambda x: augment.blur_(x.clone(), torch.tensor([0.7, 1.9]), 2.0),
+        lambda x: augment.blur_(x.clone(), torch.tensor([0.7, 1.9])),
         lambda x: augment.grayscale_(x.clone(), flipped),
         lambda x: augment.crop(x, boxes, flipped),
     ):

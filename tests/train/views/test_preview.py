@@ -7,10 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.train.data.helpers import write_parquet
 from tests.train.helpers import arguments, small_config, write_photos
 from train.__main__ import main
-from train.data.loader import Crops
+from train.data.loader import Crops, make_loader
 from train.data.sources import open_images
+from train.setup import begin
+from train.views.preview import write_preview
 from train.views.randomness import permutation
 from train.views.views import ViewMaker
 
@@ -38,3 +41,16 @@ def test_without_spd_there_are_two_columns(tmp_path: Path, capsys: pytest.Captur
     main(arguments(photos, tmp_path / "run", "--preview", str(tmp_path / "s.png"), "--spd.weight", "0"))
     assert Image.open(tmp_path / "s.png").width == 2 * 38 + 6
     assert "s.png" in capsys.readouterr().out
+
+
+def test_with_shards_it_is_the_first_step_too(tmp_path: Path):
+    shards = write_parquet(tmp_path / "shards")
+    config = small_config(shards, tmp_path / "run")
+    write_preview(config, tmp_path / "sheet.png", images=4)
+    run = begin(config)
+    batch = next(make_loader(Crops(run.images, config), run.schedule, 0, 1, 0))
+    views = ViewMaker(config, (0, 0, 0), (1, 1, 1), torch.device("cpu")).unnormalized(batch)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    for row in range(4):
+        shown = sheet[16 + 38 * row :, 6:][:32, :32]
+        assert np.array_equal(shown, (views["anchor"][row] * 255).round().byte().permute(1, 2, 0).numpy())

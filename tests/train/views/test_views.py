@@ -1,5 +1,6 @@
 """The views of a batch: which draws make them, pinned values, and their names."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from train.data.decode import CropDraws
 from train.data.loader import Batch
 from train.recipes import RECIPES, Adapt, Config, Supervised
 from train.views.perturb import PatchDraws, ScarDraws
+from train.views.randomness import uniforms
 from train.views.views import StrongDraws, ViewMaker, WeakDraws
 
 PINNED = json.loads(Path(__file__).with_name("pinned_views.json").read_text())
@@ -57,3 +59,21 @@ def test_names_of_draws_keep_their_columns():
     crop = CropDraws.from_uniforms(column)
     assert [*crop.areas.flat, *crop.aspects.flat] == [*range(0, 20, 2), *range(1, 20, 2)]
     assert [*crop[2:]] == [20, 21, 22]
+
+
+@pytest.mark.parametrize("size", [32, 64, 112, 224])
+def test_weak_blur_is_visible_at_any_size(size: int):
+    """It was skipped at 96 px and below, because sigma was scaled to less than a fifth of a pixel there."""
+    count, maker = 400, ViewMaker(make_config("adapt", size), (0.0,) * 3, (1.0,) * 3, torch.device("cpu"))
+    maker.config = dataclasses.replace(
+        maker.config, spd=dataclasses.replace(maker.config.spd, weak_jitter_probability=0.0)
+    )
+    checkers = (torch.arange(size)[:, None] + torch.arange(size)) % 2
+    sharp = checkers.float().expand(10, 3, size, size)
+    numbers = uniforms(0, 0, np.arange(count), "weak", 13)
+    blurred = 0
+    for part in np.split(numbers, count // 10):
+        change = (maker.weak(sharp, WeakDraws.from_uniforms(part)) - sharp).abs().amax((1, 2, 3))
+        blurred += int((change >= 1 / 255).sum())
+    probability = maker.config.spd.weak_blur_probability
+    assert blurred / count == pytest.approx(probability, abs=3 * (probability * (1 - probability) / count) ** 0.5)
