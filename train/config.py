@@ -1,4 +1,4 @@
-"""Every knob of a run, with its default, its unit and where it comes from.
+"""Every option of a run, with its default, its unit and the reason for the default.
 
 `python -m train RECIPE --help` prints these texts. Strengths given in pixels hold at 224 px and scale
 with the image size.
@@ -17,20 +17,20 @@ Jitter = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to train on."""
+    """The images to train on."""
 
     train: str
-    """A folder of images (searched through), a folder of parquet files or webdataset tars, or
-    hf:owner/dataset[:config], whose parquet files are read from the Hub by ranges, without a copy."""
+    """A folder of images (searched recursively), a folder of parquet files or webdataset tars, or
+    hf:owner/dataset[:config], whose parquet files are read from the Hub in ranges, without a local copy."""
     val: str | None = None
-    """Labelled images to measure on, as --probe.every says: a classifier's top-1 and top-5 accuracy, or for methods
-    without labels that of nearest neighbours among them."""
+    """Labelled images to measure on every --probe.every epochs: top-1 and top-5 accuracy for supervised, nearest-
+    neighbour accuracy for methods without labels."""
     image_size: int = 224
     """Side of the square crops, in pixels."""
     workers: int = field(default_factory=lambda: min(8, max(1, len(os.sched_getaffinity(0)) - 1)))
-    """Processes that decode and crop, per training process; 0 decodes in the training process itself."""
+    """Worker processes that decode and crop images, per training process; 0 decodes in the training process."""
     max_bad_fraction: float = 0.01
-    """Unreadable images are skipped and named; more than this share of those visited stops the run."""
+    """Unreadable images are skipped and named. If they exceed this fraction of the data set, the run stops."""
 
 
 @dataclass(frozen=True)
@@ -40,139 +40,141 @@ class ModelConfig:
     arch: str = "resnet50"
     """Any timm model with pooled features."""
     init: str = "none"
-    """Starting weights: none, timm (the architecture's default ones), or a weights name, hf-hub:… or local-dir:…."""
+    """Starting weights: none, timm (the architecture's default weights), a weights name, hf-hub:… or local-dir:…."""
     checkpointing: bool = False
-    """Recompute activations in the backward pass: a third more time, for images that memory would not hold."""
+    """Recompute activations in the backward pass: saves memory, takes about a third more time."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How long and how fast to learn. The batch is global: no value depends on the number of processes."""
+    """Length, batch size and learning rate. The batch is global: no value depends on the number of processes."""
 
     epochs: int = 100
-    """Passes over the data; the schedule ends with the last."""
+    """Passes over the data. The learning-rate schedule ends with the last one."""
     max_steps: int | None = None
-    """Stop after this many steps, wherever the schedule is."""
+    """Stop after this many steps. Does not change the schedule."""
     batch_size: int = 512
-    """Images a step, over all processes."""
+    """Images per step, over all processes."""
     accumulate: int = 1
-    """Parts a process's share of the batch is computed in, to save memory. Batch norm sees one part, and
-    SimCLR and MoCo find negatives in their part (and the queue) alone: the gradient is that of smaller batches."""
+    """Number of parts in which a process computes its share of the batch, to save memory. Batch norm sees one
+    part at a time, and SimCLR and MoCo find their negatives in it (and in the queue), so the gradient is that of
+    smaller batches."""
     optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
-    """lars leaves biases and norms out of weight decay and of its layer-wise scaling."""
+    """lars and adamw exclude biases and norms from weight decay; lars also from its layer-wise scaling."""
     lr: float = 0.05
     """Learning rate for a batch of 256."""
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate grows with the batch size."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """cosine falls to 0 over the run; step divides by 10 after each third of it."""
+    """cosine falls to 0 over the run; step divides by 10 after each third of the run."""
     warmup_epochs: float = 0.0
-    """Epochs over which the learning rate first rises linearly from 0."""
+    """Epochs over which the learning rate rises linearly from 0 before the schedule starts."""
     momentum: float = 0.9
-    """Of SGD and LARS."""
+    """Momentum of sgd and lars."""
     weight_decay: float = 1e-4
-    """L2 penalty; on all parameters with sgd."""
+    """L2 penalty; with sgd it applies to all parameters."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """The strong views. Defaults as in MoCo v2 and SimSiam."""
+    """Augmentation of the strong views. Defaults: MoCo v2 and SimSiam."""
 
     crop_area: Range = (0.2, 1.0)
-    """Share of the image that a crop covers."""
+    """Fraction of the image that a crop covers."""
     jitter: Jitter = (0.4, 0.4, 0.4, 0.1)
-    """Strength of brightness, contrast, saturation and hue."""
+    """Strength of brightness, contrast, saturation and hue jitter."""
     jitter_probability: float = 0.8
-    """Share of views whose colours are jittered."""
+    """Probability of colour jitter."""
     gray_probability: float = 0.2
-    """Share of views turned to greyscale."""
+    """Probability of conversion to greyscale."""
     blur_sigma: Range = (0.1, 2.0)
     """Standard deviation of the Gaussian blur, in pixels at 224 px."""
     blur_probability: float = 0.5
-    """Share of views that are blurred."""
+    """Probability of blur."""
 
 
 @dataclass(frozen=True)
 class SpdConfig:
-    """SPot-the-Difference (Zou et al., ECCV 2022): pull an image towards its weak global augmentation,
-    push it away from a locally perturbed copy. The paper gives no strengths; these are our choices."""
+    """SPot-the-Difference (Zou et al., ECCV 2022): pull an image towards its weak global augmentation and
+    push it away from a locally perturbed copy. The paper gives no strengths; they are our choices."""
 
     weight: float = 0.1
-    """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is the bare base method, at its cost."""
+    """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is exactly the base method, at its cost."""
     loss: Literal["auto", "cosine", "cross_entropy"] = "auto"
-    """cosine compares embeddings; cross_entropy has a binary classifier on the pooled features tell
-    perturbed from unperturbed. auto is the paper's: cross_entropy for supervised, cosine for the others."""
+    """cosine compares embeddings. cross_entropy trains a binary classifier on the pooled features to tell perturbed
+    from unperturbed images. auto follows the paper: cross_entropy for supervised, cosine for the others."""
     perturbation: Literal["smoothblend", "smoothblend_literal", "cutpaste", "cutpaste_scar"] = "smoothblend"
-    """How the negative is perturbed. The literal form has a dark halo around the patch, smoothblend has not.
-    The patch options below are SmoothBlend's; CutPaste keeps its own."""
+    """How the negative is perturbed. The paper's literal SmoothBlend leaves a dark halo around the patch;
+    smoothblend does not. The patch options below apply to SmoothBlend; CutPaste keeps its paper's values."""
     anchor: Literal["strong", "crop"] = "strong"
-    """Which view is the anchor: the strong view of the base loss (the paper's x_i), or its crop before
-    any other augmentation, at the cost of one more pass."""
+    """The anchor: the strong view of the base loss (the paper's x_i), or its crop before all other augmentation,
+    which costs one more forward pass."""
     symmetric: bool = False
-    """Use both strong views as anchors, at twice the cost; the paper speaks of one."""
+    """Use both strong views as anchors, at twice the cost. The paper describes one."""
     detach_anchor: bool = False
-    """Stop the gradient through the anchor; the paper's formula has no stop-gradient."""
+    """Stop the gradient through the anchor. The paper's formula has no stop-gradient."""
     batch_norm: Literal["together", "apart"] = "together"
-    """Batch statistics over positives and negatives together, which can neither reveal nor wipe out
-    their difference, or over each apart."""
+    """together computes batch statistics over positives and negatives jointly, so they can neither reveal nor
+    remove the difference; apart computes them for each."""
     layer: int | None = None
-    """Which stage of the backbone, from 0, the binary classifier of cross_entropy reads, pooled; the last features
-    by default. The paper says "a ResNet-50 feature layer": earlier ones see smaller things."""
+    """Stage of the backbone, counted from 0, whose pooled output the cross_entropy classifier reads; default: the
+    final features. The paper says "a ResNet-50 feature layer"; earlier stages resolve smaller details."""
     patch_area: Range = (0.003, 0.03)
-    """Share of the image that the patch covers, log-uniform: from a scar to a small CutPaste patch."""
+    """Fraction of the image that the patch covers, log-uniform: from a CutPaste scar to a small CutPaste patch."""
     patch_aspect: Range = (0.3, 3.3)
     """Height over width of the patch, log-uniform (CutPaste's range)."""
     patch_min_side: float = 0.02
-    """Least side of the patch, as a share of the image's side."""
+    """Minimum side of the patch, as a fraction of the image's side."""
     patch_min_pixels: float = 4.0
-    """Least side of the patch, in pixels at any size: less is lost in the first convolution."""
+    """Minimum side of the patch, in pixels at any image size: the first convolution loses smaller ones."""
     patch_jitter: Jitter = (0.3, 0.3, 0.3, 0.1)
     """Colour jitter of the patch (CutPaste found 0.2 to 0.3 better than 0.1)."""
     alpha_sigma: float = 0.15
-    """Blur of the alpha map, as a share of the patch's short side: soft edges, and a core that is fully pasted."""
+    """Blur of the alpha map, as a fraction of the patch's short side: soft edges around a fully pasted core."""
     weak_crop_area: Range = (0.8, 1.0)
-    """Weak augmentation: share of the anchor that is kept."""
+    """Weak augmentation: fraction of the anchor that is kept."""
     weak_crop_aspect: Range = (0.9, 1.1)
     """Weak augmentation: width over height of the crop."""
     weak_flip_probability: float = 0.5
-    """Weak augmentation: share of views that are flipped."""
+    """Weak augmentation: probability of a horizontal flip."""
     weak_jitter: Jitter = (0.1, 0.1, 0.1, 0.02)
-    """Weak augmentation: strength of brightness, contrast, saturation and hue."""
+    """Weak augmentation: strength of brightness, contrast, saturation and hue jitter."""
     weak_jitter_probability: float = 0.8
-    """Weak augmentation: share of views whose colours are jittered."""
+    """Weak augmentation: probability of colour jitter."""
     weak_blur_sigma: Range = (0.3, 0.5)
     """Weak augmentation: sigma of the blur in pixels at 224 px, too small to wipe out the edge of a patch. At other
     sizes it is scaled, but never below 0.3 px: a narrower blur changes an edge by less than one grey level."""
     weak_blur_probability: float = 0.3
-    """Weak augmentation: share of views that are blurred."""
+    """Weak augmentation: probability of blur."""
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What survives a crash."""
+    """When to save, and what to keep."""
 
     every: int | None = None
-    """Steps between checkpoints, besides those at the ends of epochs, which are left out where they would take
-    more than 1 % of the time."""
+    """Steps between checkpoints. A checkpoint is also saved after each epoch, unless that would take more than 1 %
+    of the time."""
     keep: int = 2
-    """How many of the newest checkpoints stay."""
+    """Number of newest checkpoints to keep."""
     milestone_epochs: int | None = None
-    """Epochs between checkpoints that stay for good."""
+    """Epochs between checkpoints that are kept for good."""
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Measuring while training, with no effect on it."""
+    """Measurements during training. They do not affect the run."""
 
     every: int = 1
-    """Epochs between measurements; the last step has one in any case."""
+    """Epochs between measurements; there is always one after the last step."""
     anomaly: Path | None = None
-    """A small set in MVTec AD's layout to find anomalies in, roughly as PaDiM does: image AUROC and pixel AP."""
+    """A small data set in MVTec AD's layout in which to find anomalies, roughly as PaDiM does. Logs image AUROC and
+    pixel AP."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every recipe has."""
+    """The options that every recipe has."""
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -184,35 +186,37 @@ class Config:
     out: Path
     """The run's folder: config.json, metrics.jsonl, checkpoints/, export/."""
     seed: int = 0
-    """Decides the initial weights, the order of the data and every augmentation."""
+    """Determines the initial weights, the order of the data and every augmentation."""
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision of the passes through the model. bf16 gains on a CPU, too, where it has avx512_bf16 or amx
-    (ResNet-18 a quarter to two fifths of the time, MobileNetV2 nothing)."""
+    """Mixed precision of the forward and backward passes. On CPUs with avx512_bf16 or amx, bf16 helps too: a quarter
+    to two fifths less time for a ResNet-18, nothing for a MobileNetV2."""
     compile: bool = False
-    """Compile the model with torch.compile: a slow first step, then faster; on a CPU a ResNet-18 gained nothing."""
+    """Compile the model with torch.compile: a slow first step, faster ones later. A ResNet-18 on a CPU gained
+    nothing."""
     resume: Literal["auto", "never"] = "auto"
-    """auto goes on from the newest valid checkpoint in the run's folder; never refuses a folder that holds a run."""
+    """auto resumes from the newest valid checkpoint in --out; never refuses a folder that already holds a run."""
     print_config: bool = False
-    """Print the resolved configuration as JSON and stop."""
+    """Print the resolved configuration as JSON and exit."""
     preview: Path | None = None
-    """Write a sheet of views to this PNG file and stop: what the model would see."""
+    """Write a sheet of views, as the model would see them, to this PNG file and exit."""
     max_hours: float | None = None
-    """Save and exit with code 75 after so many hours, within a scheduler's time limit; the same command goes on."""
+    """Save and exit with code 75 after this many hours, to stay within a scheduler's time limit. Run the same
+    command again to resume."""
     timeout_minutes: float = 10.0
-    """Of several processes: a job in which one makes no progress for so long ends, and says which. Longer than a
-    step, a validation or a save may take."""
+    """With several processes: if one makes no progress for this long, the job ends and says which. Must exceed the
+    time of a step, a validation and a save."""
     tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
-    """Also send the metrics to a tracker, through accelerate; it has to be installed."""
+    """Also send the metrics to this tracker, which must be installed, through accelerate."""
     plan: bool = False
-    """Take a few steps, print what the whole run would take (time, memory), and stop; --out is not touched."""
+    """Take a few steps, print an estimate of the run's time and memory, and exit. --out is not touched."""
     on_collapse: Literal["stop", "continue"] = "stop"
-    """What to do when the embeddings of a self-supervised run have collapsed; the state is saved either way."""
+    """What to do if the embeddings of a self-supervised run have collapsed. The state is saved either way."""
     log_every: int = 10
     """Steps between the lines of metrics.jsonl."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, naming the option."""
-        for option, value, least in (
+        for option, value, minimum in (
             ("--data.image-size", self.data.image_size, 32),
             ("--data.workers", self.data.workers, 0),
             ("--optim.epochs", self.optim.epochs, 1),
@@ -226,7 +230,7 @@ class Config:
             ("--timeout-minutes", self.timeout_minutes, 0.01),
             ("--spd.weight", self.spd.weight, 0),
         ):
-            if value < least:
-                raise SpdError(f"{option} {value}: it must be at least {least}")
+            if value < minimum:
+                raise SpdError(f"{option} {value}: it must be at least {minimum}")
         if self.spd.anchor == "crop" and self.spd.symmetric:
-            raise SpdError("--spd.anchor crop and --spd.symmetric exclude each other: there is one crop anchor")
+            raise SpdError("--spd.anchor crop and --spd.symmetric exclude each other: there is only one crop anchor")

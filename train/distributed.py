@@ -1,4 +1,4 @@
-"""Collectives that losses need: no-ops in a single process."""
+"""Collective operations that do nothing with a single process."""
 
 import json
 from typing import Any
@@ -10,20 +10,20 @@ from torch.distributed.nn.functional import all_gather
 
 
 def processes() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is."""
+    """Index of this process among them."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Concatenate the processes' tensors in rank order; gradients flow back to each.
+    """Concatenate the tensors of all processes in rank order; gradients flow back to each of them.
 
-    DDP averages gradients over processes, so a loss that is a mean over its process's own samples gets
-    the gradient of the mean over all.
+    DDP averages gradients over processes. So if each process's loss is the mean over its own samples, the
+    gradient is that of the mean over all samples.
 
     Args:
         tensor: (B, …), of the same shape on every process.
@@ -36,7 +36,7 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gather(tensor: Tensor) -> Tensor:
-    """The same without gradients."""
+    """As `gather_with_gradient`, without gradients."""
     if processes() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(processes())]
@@ -46,7 +46,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def channel_variance(maps: Tensor) -> Tensor:
-    """The variance of each channel over all processes' maps, of equal shapes: (B, C, H, W) to (C,)."""
+    """Variance of each channel over the maps of all processes, whose shapes are equal: (B, C, H, W) to (C,)."""
     if processes() == 1:
         return maps.var((0, 2, 3))
     maps = maps.float()
@@ -58,12 +58,12 @@ def channel_variance(maps: Tensor) -> Tensor:
 
 
 def share(value: Any, device: torch.device, source: int = 0) -> Any:
-    """One process's value, JSON-ready, on every process.
+    """Send one process's value to all processes.
 
     Args:
-        value: looked at on that process only.
-        device: where the processes' tensors live.
-        source: its rank.
+        value: JSON-ready; ignored on the other processes.
+        device: the training device.
+        source: rank of the sending process.
     """
     if processes() == 1:
         return value

@@ -1,6 +1,5 @@
-"""What a finished run leaves for others: the export, and training.json that says how it came about."""
+"""What a finished run leaves for others: the exported backbone, and training.json, which records how it was made."""
 
-import json
 import shlex
 import sys
 from datetime import datetime, timezone
@@ -14,14 +13,16 @@ from spd_weights.release.export import export_backbone
 
 from .config import Config
 from .methods.adapt import AdaptMethod
-from .recipes import recipe_name, to_json
-from .setup import Run, changed_settings
+from .recipes import recipe_name
+from .run import Run
+from .run_folder import settings_changed, settings_of
 
 _FINAL = ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "effective_rank", "images_per_second")
+_PATHS = (("data", "train"), ("data", "val"), ("model", "init"), ("probe", "anomaly"))
 
 
 def export_run(run: Run) -> Path:
-    """Write the run's backbone as an export into the run's folder; returns the export's folder."""
+    """Export the run's backbone into the run's folder; returns the export's folder."""
     folder = run.config.out / "export"
     if run.accelerator.is_main_process:
         adapted = isinstance(run.method, AdaptMethod)
@@ -32,7 +33,7 @@ def export_run(run: Run) -> Path:
 
 
 def training_record(run: Run) -> dict[str, Any]:
-    """The facts of a run, JSON-ready; paths of this machine are reduced to names."""
+    """The facts of a run, JSON-ready; paths on this machine are reduced to names."""
     config, steps = run.config, run.steps
     name = data_name(config.data.train)
     return {
@@ -61,43 +62,32 @@ def training_record(run: Run) -> dict[str, Any]:
         "seconds": run.progress["seconds"],
         "processes": run.accelerator.num_processes,
         "environment": environment(),
-        "final": {
-            key: run.progress["metrics"].get(key)
-            for key in (
-                "loss",
-                "loss_base",
-                "loss_spd",
-                "spd_accuracy",
-                "feature_std",
-                "effective_rank",
-                "images_per_second",
-            )
-        },
+        "final": {key: run.progress["metrics"].get(key) for key in _FINAL},
         "command": public_command(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
 def public_settings(config: Config) -> dict[str, Any]:
-    """The resolved configuration, JSON-ready; paths of this machine are reduced to names."""
-    settings = to_json(config)
+    """The resolved configuration, JSON-ready; paths on this machine are reduced to names."""
+    settings = settings_of(config)
     settings["out"] = config.out.name
-    for group, option in (("data", "train"), ("data", "val"), ("model", "init"), ("probe", "anomaly")):
+    for group, option in _PATHS:
         if value := settings[group][option]:
             settings[group][option] = data_name(value)
-    return json.loads(json.dumps(settings))
+    return settings
 
 
 def finished_export(config: Config) -> Path | None:
-    """The export of this very run, if it has come to its end before."""
+    """The export of this run, if it has already finished; None otherwise."""
     record = config.out / "export" / TRAINING
-    # The record may be published, so it holds names; the run's own config.json holds the paths, too.
+    # The record may be published, so it holds names only; config.json in the run's folder holds the paths as well.
     same = record.is_file() and read_json(record).get("config") == public_settings(config)
-    return config.out / "export" if same and not changed_settings(config) else None
+    return config.out / "export" if same and not settings_changed(config) else None
 
 
 def public_command() -> str:
-    """What was typed, with the paths of this machine reduced to names."""
+    """The command line, with paths on this machine reduced to names."""
     return "python -m train " + shlex.join(_public(argument) for argument in sys.argv[1:])
 
 
@@ -107,7 +97,7 @@ def _public(argument: str) -> str:
 
 
 def data_name(source: str) -> str:
-    """A name for a dataset or weights that says nothing about this machine: the last part of a local path."""
+    """A name for a data set or weights that reveals nothing about this machine: the last part of a local path."""
     if source.startswith(("hf:", "hf-hub:")) or not ("/" in source or Path(source).exists()):
         return source
     return Path(source.removeprefix("local-dir:")).resolve().name

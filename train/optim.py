@@ -12,24 +12,24 @@ from .config import OptimConfig
 def make_optimizer(method: nn.Module, config: OptimConfig, fused: bool) -> torch.optim.Optimizer:
     """Build the optimiser over all trainable parameters.
 
-    A predictor's learning rate is held constant, SimSiam's recommended setting (`--fix-pred-lr` of the
-    official code). LARS and AdamW leave biases and norms (tensors of one dimension) out of weight decay;
-    LARS then does not scale them layer-wise either, as SimCLR has it.
+    The learning rate of a predictor is constant: SimSiam's recommended setting (`--fix-pred-lr` in the official
+    code). LARS and AdamW exclude biases and norms (tensors of one dimension) from weight decay; LARS also
+    excludes them from layer-wise scaling, as in SimCLR.
 
     Args:
         method: the module to train.
-        config: which optimiser, momentum and weight decay.
-        fused: one kernel for all parameters, where the device has one.
+        config: optimiser, momentum and weight decay.
+        fused: use one kernel for all parameters, where the device supports it.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in method.named_parameters():
         if parameter.requires_grad:
-            constant = name.startswith("predictor.")
+            constant_lr = name.startswith("predictor.")
             decays = config.optimizer == "sgd" or parameter.ndim > 1
-            groups.setdefault((constant, decays), []).append(parameter)
+            groups.setdefault((constant_lr, decays), []).append(parameter)
     parameters = [
-        {"params": members, "constant_lr": constant, "weight_decay": config.weight_decay if decays else 0.0}
-        for (constant, decays), members in groups.items()
+        {"params": members, "constant_lr": constant_lr, "weight_decay": config.weight_decay if decays else 0.0}
+        for (constant_lr, decays), members in groups.items()
     ]
     if config.optimizer == "lars":
         return Lars(parameters, lr=0.0, momentum=config.momentum)
@@ -45,10 +45,10 @@ def peak_learning_rate(config: OptimConfig) -> float:
 
 
 def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float:
-    """The scheduled learning rate of a step (counted from 0).
+    """The scheduled learning rate of a step, counted from 0.
 
-    The official codes of SimSiam and MoCo lower it once an epoch; every step is our choice, because short
-    runs on small data have few epochs.
+    The official codes of SimSiam and MoCo change it once per epoch. Changing it every step is our choice,
+    because short runs on small data have few epochs.
     """
     peak, warmup = peak_learning_rate(config), config.warmup_epochs * steps_per_epoch
     if step < warmup:
@@ -62,7 +62,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps_per_epoch: int) -> float:
-    """Write the step's learning rate into every parameter group; returns the scheduled one."""
+    """Set the step's learning rate in every parameter group; returns the scheduled one."""
     scheduled = learning_rate(config, step, steps_per_epoch)
     for group in optimizer.param_groups:
         group["lr"] = peak_learning_rate(config) if group["constant_lr"] else scheduled

@@ -14,7 +14,8 @@ from .config import Config
 from .data.loader import Crops, make_loader
 from .loop import forward_backward
 from .recipes import recipe_name
-from .setup import Run, begin
+from .run import Run
+from .setup import begin
 from .views.views import ViewMaker
 
 _WARM_UP, _MEASURED = 2, 5
@@ -85,13 +86,13 @@ def _measure(run: Run) -> tuple[float, float, float]:
     stop = min(_WARM_UP + _MEASURED, run.schedule.steps_per_epoch)
     loader = iter(make_loader(Crops(run.images, run.config), run.schedule, 0, stop, run.config.data.workers))
     run.wrapped.train()
-    begun = previous = time.perf_counter()
+    started = previous = time.perf_counter()
     waited = 0.0
     for step in range(stop):
         if step == min(_WARM_UP, stop - 1):
             if accelerator.device.type == "cuda":
                 torch.cuda.synchronize()
-            begun, waited, counted[0] = time.perf_counter(), 0.0, 0
+            started, waited, counted[0] = time.perf_counter(), 0.0, 0
         previous = time.perf_counter()
         batch = next(loader)
         waited += time.perf_counter() - previous
@@ -100,7 +101,7 @@ def _measure(run: Run) -> tuple[float, float, float]:
         run.optimizer.zero_grad()
     if accelerator.device.type == "cuda":
         torch.cuda.synchronize()
-    elapsed, steps = time.perf_counter() - begun, stop - min(_WARM_UP, stop - 1)
+    elapsed, steps = time.perf_counter() - started, stop - min(_WARM_UP, stop - 1)
     for hook in hooks:
         hook.remove()
     return elapsed / steps, waited / elapsed, counted[0] / (steps * run.schedule.share)

@@ -1,4 +1,4 @@
-"""The recipes: each method's own options, and its defaults for those that all have (`train.config`)."""
+"""The recipes: each method's own options, and its defaults for the options that all share (`train.config`)."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ class MoCoConfig:
     """MoCo's head and queue (He et al., CVPR 2020; v2: Chen et al., arXiv 2003.04297)."""
 
     version: Literal["v1", "v2"] = "v2"
-    """v1 has a linear head, v2 a hidden layer. v1's other settings: --moco.temperature 0.07 and step schedule."""
+    """v1 has a linear head, v2 a hidden layer. v1 also used --moco.temperature 0.07 and --optim.schedule step."""
     dim: int = 128
     """Width of the embeddings."""
     queue_size: int = 65536
-    """How many keys of earlier steps serve as negatives."""
+    """Number of keys from earlier steps that serve as negatives."""
     momentum: float = 0.999
-    """Share of itself that the key encoder keeps in a step."""
+    """Momentum of the key encoder: k = momentum · k + (1 - momentum) · q, per step."""
     temperature: float = 0.2
     """Divides the cosine similarities."""
 
@@ -40,7 +40,7 @@ class SimCLRConfig:
     """SimCLR's head (Chen et al., ICML 2020; three layers: the official code's default, from SimCLR v2)."""
 
     projector_layers: int = 3
-    """Linear layers of the projector."""
+    """Number of linear layers in the projector."""
     projector_dim: int = 128
     """Width of the embeddings."""
     temperature: float = 0.1
@@ -49,27 +49,28 @@ class SimCLRConfig:
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """Staying close to the starting weights."""
+    """How to stay close to the starting weights, and what to export."""
 
     keep_weight: float = 3.0
     """Weight of the squared distance from the starting features, at every position of three stages."""
     scales: tuple[float, ...] = ()
-    """Factors that the maps of strides 4, 8 and 16 are exported with, what reads them undoing it (MobileNetV2,
-    EfficientNet): PatchCore weighs its two maps by their size, and PaDiM's ridge is a fixed one."""
+    """Factors by which the maps of strides 4, 8 and 16 are scaled in the export; the layers that read them undo it, so
+    the network computes the same (MobileNetV2, EfficientNet). Their size matters to detectors: PatchCore weighs its
+    two maps by it, and PaDiM adds a fixed ridge."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimSiam(Config):
-    """SimSiam (Chen & He, CVPR 2021): two views of an image attract each other, with a predictor and a
-    stop-gradient. Defaults as in its ResNet-50 runs: 100 epochs, batch 512."""
+    """SimSiam (Chen & He, CVPR 2021): two views of an image attract each other, with a predictor on one side
+    and a stop-gradient on the other. Defaults: its ResNet-50 runs, 100 epochs, batch 512."""
 
     simsiam: SimSiamConfig = SimSiamConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoCo(Config):
-    """MoCo v2 (Chen et al., 2020): find a view's partner among a queue of earlier images. Defaults as in
-    its ResNet-50 runs: 200 epochs, batch 256."""
+    """MoCo v2 (Chen et al., 2020): find a view's partner among a queue of earlier images. Defaults: its
+    ResNet-50 runs, 200 epochs, batch 256."""
 
     optim: OptimConfig = OptimConfig(epochs=200, batch_size=256, lr=0.03)
     moco: MoCoConfig = MoCoConfig()
@@ -77,8 +78,8 @@ class MoCo(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SimCLR(Config):
-    """SimCLR (Chen et al., ICML 2020): find a view's partner among all images of the batch. Defaults as in
-    the official ImageNet command: 100 epochs, batch 4096, LARS."""
+    """SimCLR (Chen et al., ICML 2020): find a view's partner among all images of the batch. Defaults: the
+    official ImageNet command, 100 epochs, batch 4096, LARS."""
 
     optim: OptimConfig = OptimConfig(batch_size=4096, optimizer="lars", lr=1.2, lr_scaling="sqrt", warmup_epochs=10)
     augment: AugmentConfig = AugmentConfig(crop_area=(0.08, 1.0), jitter=(0.8, 0.8, 0.8, 0.2))
@@ -87,8 +88,8 @@ class SimCLR(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Supervised(Config):
-    """Label cross-entropy, with SPD as an auxiliary task. Defaults as in torchvision's ImageNet reference:
-    90 epochs, batch 256. A folder's labels are the names of its subfolders."""
+    """Label cross-entropy, with SPD as an auxiliary task. Defaults: torchvision's ImageNet reference, 90 epochs,
+    batch 256. The labels of a folder are the names of its subfolders."""
 
     optim: OptimConfig = OptimConfig(epochs=90, batch_size=256, lr=0.1, schedule="step")
     augment: AugmentConfig = AugmentConfig(
@@ -101,13 +102,13 @@ IN_PLACE: dict[str, Any] = {
     "weak_crop_aspect": (1.0, 1.0),
     "weak_flip_probability": 0.0,
 }
-"""SPD options of views that lie on each other, as a dense loss needs them."""
+"""SPD options that keep the views aligned pixel by pixel, as a dense loss needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapt(Config):
-    """Dense SPD on top of a pre-trained backbone, short and at a small learning rate, held close to where it
-    started. Our own recipe: the paper pre-trains from scratch, and compares pooled embeddings."""
+    """Dense SPD on top of a pre-trained backbone: short, at a small learning rate, kept close to the starting
+    weights. Our own recipe; the paper pre-trains from scratch and compares pooled embeddings."""
 
     model: ModelConfig = ModelConfig(init="timm")
     optim: OptimConfig = OptimConfig(
@@ -120,15 +121,15 @@ class Adapt(Config):
     adapt: AdaptConfig = AdaptConfig()
 
     def __post_init__(self) -> None:
-        """Refuse SPD options that dense SPD has no use for."""
+        """Refuse SPD options that a dense loss cannot use."""
         super().__post_init__()
         if self.spd.weight == 0:
             return
-        for name, only in {**IN_PLACE, "loss": "auto", "anchor": "strong", "symmetric": False}.items():
-            if (value := getattr(self.spd, name)) != only:
+        for name, required in {**IN_PLACE, "loss": "auto", "anchor": "strong", "symmetric": False}.items():
+            if (value := getattr(self.spd, name)) != required:
                 raise SpdError(
                     f"--spd.{name.replace('_', '-')} {value}: the recipe adapt compares position by position, "
-                    f"which leaves only {only}"
+                    f"so it must be {required}"
                 )
 
 
@@ -142,12 +143,12 @@ RECIPES: dict[str, type[Config]] = {
 
 
 def recipe_name(config: Config) -> str:
-    """The name a configuration is called by on the command line."""
+    """The configuration's name on the command line."""
     return next(name for name, recipe in RECIPES.items() if type(config) is recipe)
 
 
 def to_json(config: Config) -> dict[str, object]:
-    """The resolved configuration as JSON-ready nested dictionaries."""
+    """The resolved configuration as nested dictionaries, ready for JSON."""
     fields = dataclasses.asdict(config)
     for action in ("print_config", "preview", "plan"):
         del fields[action]

@@ -1,13 +1,11 @@
-"""Everything a run needs before its first step: data, model, optimiser, and where it left off."""
+"""Everything that happens before a run's first step: data, model, optimiser, run folder, resume."""
 
+import ctypes
 import dataclasses
 import importlib.util
-import json
 import sys
 import warnings
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -15,80 +13,33 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
 
-import spd_weights  # noqa: F401  (registers its names with timm, so that --model.init can be one)
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json, write_json
 
 from . import checkpoint
+from .backbone import make_backbone
 from .config import Config
-from .data.loader import Schedule, make_schedule
+from .data.loader import make_schedule
 from .data.shards import Layout, Shards
 from .data.sources import Table, keep_layout, open_images
 from .distributed import share
-from .memory import keep_freed_memory
 from .methods import build_method, check_batch_norm
 from .optim import make_optimizer
-from .recipes import Supervised, to_json
+from .recipes import Supervised
+from .run import Run
+from .run_folder import flatten, layout_file, prepare_folder, refuse_changed_settings, settings_of
 from .views.views import memory_layout
 
-_CONFIG = "config.json"
-_PROJECT = {"tensorboard": "tensorboard"}  # which is a folder's name there, and a project's elsewhere
-# What may change between the first launch and a resumed one without changing what the run computes.
-_FREE = {
-    "out",
-    "resume",
-    "compile",
-    "log_every",
-    "max_hours",
-    "timeout_minutes",
-    "on_collapse",
-    "checkpoint",
-    "data.workers",
-    "optim.max_steps",
-}
-
-
-@dataclass
-class Run:
-    """A run between two steps."""
-
-    config: Config
-    accelerator: Accelerator
-    images: Table
-    schedule: Schedule
-    steps: int
-    """Steps of the whole run."""
-    mean: tuple[float, ...]
-    """Normalisation that the backbone expects, for images in [0, 1]."""
-    std: tuple[float, ...]
-    method: nn.Module
-    """The method as built: what is saved."""
-    wrapped: nn.Module
-    """The method as accelerate wraps it: what is called."""
-    optimizer: torch.optim.Optimizer
-    start: int
-    """Steps done before this process began."""
-    progress: dict[str, Any]
-    """JSON-ready: training seconds, unreadable images, last metrics."""
-    saved_at: float = 0.0
-    """When this process last saved, by the monotonic clock."""
-    save_seconds: float = 0.0
-    """How long that took."""
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
+_PROJECT = {"tensorboard": "tensorboard"}  # a folder name for tensorboard, a project name for the others
 
 
 def begin(config: Config) -> Run:
-    """Build a run, or rebuild it as its newest valid checkpoint left it.
+    """Build a run, or restore it from its newest valid checkpoint.
 
     Raises:
-        SpdError: data, weights, batch size or the run's folder are not usable.
+        SpdError: the data, the weights, the batch size or the run's folder cannot be used.
     """
-    # Every process computes its own buffers alike (queue, batch statistics): none has to be sent at each step.
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
-    # Its successor says less, and torch before 2.13 does not have it.
-    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-    # Collectives wait longer than the heartbeat does, which can name who is lost.
-    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=2 * config.timeout_minutes))
-    accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp, patience], **_tracking(config))
+    accelerator = _make_accelerator(config)
     images = open_run_images(config, accelerator, "train", labelled=isinstance(config, Supervised))
     classes = len(images.features["label"].names) if "label" in images.features else 0
     schedule = make_schedule(
@@ -99,7 +50,7 @@ def begin(config: Config) -> Run:
         accelerator.num_processes,
         config.optim.accumulate,
     )
-    torch.manual_seed(config.seed)  # decides the initial weights, alike on every process
+    torch.manual_seed(config.seed)  # every process draws the same initial weights
     backbone = make_backbone(config)
     expected = timm.data.resolve_model_data_config(backbone)
     method = build_method(config, backbone, classes).to(
@@ -116,14 +67,12 @@ def begin(config: Config) -> Run:
     if accelerator.is_main_process:
         prepare_folder(config)
         labelled = isinstance(config, Supervised)
-        keep_layout(images, config.data.train, labelled, "train", _layout_file(config, "train"))
+        keep_layout(images, config.data.train, labelled, "train", layout_file(config, "train"))
     accelerator.wait_for_everyone()
-    if config.tracker != "none":
-        settings = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in _flat(_as_read(config)).items()}
-        accelerator.init_trackers(_PROJECT.get(config.tracker, "spd-weights"), config=settings)
+    _start_tracker(config, accelerator)
     start, progress = _resume(config, accelerator, len(images), method, optimizer)
     if config.compile:
-        method.compile()  # in place, so that the names of its tensors stay what they are
+        method.compile()  # in place: torch.compile(method) would rename the tensors in its state_dict
     wrapped, optimizer = accelerator.prepare(method, optimizer)
     steps = min(config.optim.epochs * schedule.steps_per_epoch, config.optim.max_steps or sys.maxsize)
     return Run(
@@ -132,32 +81,17 @@ def begin(config: Config) -> Run:
     )  # fmt: skip
 
 
-def _resume(
-    config: Config, accelerator: Accelerator, images: int, method: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, dict[str, Any]]:
-    """Put things back to where the newest valid checkpoint has them; steps done, and the run's progress."""
-    saved = checkpoint.load_newest(config.out / "checkpoints", accelerator.print)
-    if saved is None:
-        return 0, {"seconds": 0.0, "bad": {}, "images": images, "metrics": {}, "config": _as_read(config)}
-    _refuse_others(config, saved.progress.setdefault("config", _as_read(config)))  # older checkpoints have none
-    if saved.progress["images"] != images:
-        raise SpdError(
-            f"{config.data.train} has {images} images, {saved.progress['images']} when the run in "
-            f"{config.out} began: restore the data, or start over with another --out"
-        )
-    checkpoint.restore(saved, method, optimizer)
-    if accelerator.scaler is not None and "scaler" in saved.progress:
-        accelerator.scaler.load_state_dict(saved.progress["scaler"])
-    accelerator.print(f"{config.out}: going on after step {saved.step}", file=sys.stderr)
-    return saved.step, saved.progress
+def _make_accelerator(config: Config) -> Accelerator:
+    # Every process updates its buffers (queue, batch statistics) identically, so DDP need not broadcast them.
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # The replacement option does not exist before torch 2.13.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # Collectives time out later than the heartbeat, which can say which process was lost.
+    timeout = InitProcessGroupKwargs(timeout=timedelta(minutes=2 * config.timeout_minutes))
+    return Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp, timeout], **_tracker_options(config))
 
 
-def _tracking(config: Config) -> dict[str, Any]:
-    """What accelerate has to know of a tracker.
-
-    Raises:
-        SpdError: it is not installed.
-    """
+def _tracker_options(config: Config) -> dict[str, Any]:
     if config.tracker == "none":
         return {}
     if importlib.util.find_spec(config.tracker) is None:
@@ -165,13 +99,41 @@ def _tracking(config: Config) -> dict[str, Any]:
     return {"log_with": config.tracker, "project_dir": str(config.out)}
 
 
+def _start_tracker(config: Config, accelerator: Accelerator) -> None:
+    if config.tracker == "none":
+        return
+    settings = flatten(settings_of(config))
+    settings = {key: v if isinstance(v, (int, float, str)) else str(v) for key, v in settings.items()}
+    accelerator.init_trackers(_PROJECT.get(config.tracker, "spd-weights"), config=settings)
+
+
+def _resume(
+    config: Config, accelerator: Accelerator, images: int, method: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, dict[str, Any]]:
+    """Restore the newest valid checkpoint, if any; returns the steps it had completed and the run's progress."""
+    saved = checkpoint.load_newest(config.out / "checkpoints", accelerator.print)
+    if saved is None:
+        return 0, {"seconds": 0.0, "bad": {}, "images": images, "metrics": {}, "config": settings_of(config)}
+    refuse_changed_settings(config, saved.progress.setdefault("config", settings_of(config)))  # absent in old ones
+    if saved.progress["images"] != images:
+        raise SpdError(
+            f"{config.data.train} has {images} images, but had {saved.progress['images']} when the run in "
+            f"{config.out} started: restore the data, or start a new run in another --out"
+        )
+    checkpoint.restore(saved, method, optimizer)
+    if accelerator.scaler is not None and "scaler" in saved.progress:
+        accelerator.scaler.load_state_dict(saved.progress["scaler"])
+    accelerator.print(f"{config.out}: resuming after step {saved.step}", file=sys.stderr)
+    return saved.step, saved.progress
+
+
 def open_run_images(config: Config, accelerator: Accelerator, split: str, labelled: bool) -> Table:
-    """Open `--data.train` or `--data.val`; shards are listed by the first process alone, and once a run.
+    """Open `--data.train` or `--data.val`. Only the first process lists shards, and only once per run.
 
     Raises:
         SpdError: as `open_images`, on every process.
     """
-    source, kept = getattr(config.data, split), _layout_file(config, split)
+    source, kept = getattr(config.data, split), layout_file(config, split)
     if accelerator.num_processes == 1:
         return open_images(source, labelled, split, kept)
     found: dict[str, Any] = {}
@@ -189,101 +151,16 @@ def open_run_images(config: Config, accelerator: Accelerator, split: str, labell
     return Shards(Layout(**found["layout"])) if found["layout"] else open_images(source, labelled, split)
 
 
-def _layout_file(config: Config, split: str) -> Path:
-    return config.out / f"shards.{split}.json"
+def keep_freed_memory() -> None:
+    """Make this process and its children keep freed memory for later tensors.
 
-
-def make_backbone(config: Config) -> nn.Module:
-    """The backbone without a classifier: (B, 3, S, S) to pooled features (B, F).
-
-    Raises:
-        SpdError: timm does not know the architecture, it cannot recompute activations, or the starting weights
-            do not exist or do not fit.
+    By default glibc returns large blocks to the system, which has to clear every page again in the next step.
+    Keeping them makes CPU training faster, for a few percent more peak memory. Does nothing with other C
+    libraries.
     """
-    backbone = _initialised(config)
-    if config.model.checkpointing:
-        try:
-            backbone.set_grad_checkpointing(True)
-        except (AttributeError, AssertionError):  # how timm's models say so
-            raise SpdError(f"--model.checkpointing: {config.model.arch} cannot recompute its activations") from None
-    return backbone
-
-
-def _initialised(config: Config) -> nn.Module:
-    arch, init = config.model.arch, config.model.init
-    if not timm.is_model(arch):
-        close = ", ".join(timm.list_models(f"*{arch.split('_')[0]}*")[:8]) or "see timm.list_models()"
-        raise SpdError(f"--model.arch {arch}: timm {timm.__version__} has no such model; did you mean: {close}")
-    options: dict[str, Any] = {"num_classes": 0}
-    if timm.get_pretrained_cfg(arch).fixed_input_size:
-        options["img_size"] = config.data.image_size
     try:
-        if init in ("none", "timm"):
-            return timm.create_model(arch, pretrained=init == "timm", **options)
-        backbone = timm.create_model(arch, pretrained=False, **options)
-        backbone.load_state_dict(timm.create_model(init, pretrained=True, **options).state_dict())
-        return backbone
-    except SpdError:
-        raise
-    except Exception as error:  # timm, huggingface_hub and safetensors each raise kinds of their own
-        raise SpdError(f"--model.arch {arch} --model.init {init}: {error}") from error
-
-
-def prepare_folder(config: Config) -> None:
-    """Make the run's folder and write config.json, or check that the folder holds the same run.
-
-    Raises:
-        SpdError: the folder holds another run, or one that `--resume never` must not touch.
-    """
-    path = config.out / _CONFIG
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        before = _settings_before(config)
-        if before is None:
-            write_json(path, to_json(config))
-            return
-    except OSError as error:
-        raise SpdError(f"--out {config.out} cannot be written: {error.strerror}") from error
-    if config.resume == "never":
-        raise SpdError(f"--resume never, but {config.out} holds a run: name another --out, or remove that one")
-    _refuse_others(config, before)
-    if not path.exists():
-        write_json(path, to_json(config))
-
-
-def _settings_before(config: Config) -> dict[str, Any] | None:
-    """Of the run that the folder holds, if any: by config.json, and where that was deleted, by the checkpoints."""
-    if (path := config.out / _CONFIG).exists():
-        return read_json(path)
-    saved = checkpoint.load_newest(config.out / "checkpoints", print)
-    return saved and saved.progress.get("config", _as_read(config))
-
-
-def _refuse_others(config: Config, before: dict[str, Any]) -> None:
-    if changed := _changed(before, config):
-        raise SpdError(f"{config.out} holds a run with other settings ({'; '.join(changed)}): name another --out")
-
-
-def changed_settings(config: Config) -> list[str]:
-    """How the settings differ from those that the run in `config.out` began with, but for what may change."""
-    return _changed(read_json(config.out / _CONFIG), config)
-
-
-def _changed(settings: dict[str, Any], config: Config) -> list[str]:
-    before, now = _flat(settings), _flat(_as_read(config))
-    return [
-        f"--{key.replace('_', '-')} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key.split(".")[0] not in _FREE and key not in _FREE
-    ]
-
-
-def _as_read(config: Config) -> dict[str, Any]:
-    return json.loads(json.dumps(to_json(config)))  # tuples become lists
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, -1)

@@ -1,6 +1,7 @@
-"""Two processes against one with as many threads, and what checkpoints cost. `python -m tests.bench.scaling`
+"""Throughput of two processes against one with as many threads, and the cost of a checkpoint.
 
-Prints images/s of both at the same global batch, as a ratio, and the seconds of saving a ResNet-50 run.
+`python -m tests.bench.scaling` prints images/s of both at the same global batch, their ratio, and the seconds that
+saving a ResNet-50 run takes.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from train.recipes import SimSiam
 
 
 def images_per_second(folder: Path, processes: int, options: list[str], steps: int) -> float:
-    """Median over the logged steps of a run, the first of which are left out."""
+    """Median over the logged steps of a run, without the first two."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     threads = {"OMP_NUM_THREADS": str(2 // processes), "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, *(launcher if processes > 1 else []), "-m", "train", "simsiam", *options]
@@ -36,7 +37,7 @@ def images_per_second(folder: Path, processes: int, options: list[str], steps: i
 
 
 def save_seconds(folder: Path) -> tuple[float, float]:
-    """Median seconds of saving a ResNet-50 SimSiam run, and its size in MiB."""
+    """Median seconds that saving a ResNet-50 SimSiam run takes, and its size in MiB."""
     config = SimSiam(data=DataConfig(train=""), out=folder)
     method = build_method(config, timm.create_model("resnet50", num_classes=0))
     optimizer = make_optimizer(method, config.optim, fused=False)
@@ -45,10 +46,10 @@ def save_seconds(folder: Path) -> tuple[float, float]:
     optimizer.step()
     taken = []
     for step in range(5):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         state = checkpoint.Checkpoint(step, method.state_dict(), optimizer.state_dict(), {})
         path = checkpoint.save(folder, state, keep=1)
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - started)
     size = sum(file.stat().st_size for file in path.iterdir())
     return statistics.median(taken), size / 2**20
 
@@ -66,8 +67,8 @@ def main() -> None:
         print(f"ResNet-18, 64 px, global batch 64: 1 process with 2 threads {one:.1f} images/s, 2 processes {two:.1f}")
         print(f"ratio {two / one:.2f}")
         seconds, size = save_seconds(folder / "checkpoints")
-        print(f"saving ResNet-50 SimSiam: {seconds:.2f} s for {size:.0f} MiB; the least interval at an epoch's end "
-              f"is {100 * seconds:.0f} s, so 1 % of the time at most")  # fmt: skip
+        print(f"saving ResNet-50 SimSiam: {seconds:.2f} s for {size:.0f} MiB; the minimum interval between "
+              f"end-of-epoch checkpoints is {100 * seconds:.0f} s, at most 1 % of the time")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from torch import Tensor
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
 from train.data.loader import Crops, Schedule, make_loader
 from train.data.sources import open_images
-from train.memory import keep_freed_memory
 from train.methods import build_method
 from train.optim import make_optimizer, set_learning_rate
 from train.recipes import SimSiam
+from train.setup import keep_freed_memory
 from train.views.views import ViewMaker, memory_layout
 
 

@@ -20,8 +20,8 @@ from PIL import Image
 from train.config import DataConfig, SpdConfig
 from train.data.loader import Crops
 from train.data.sources import open_images
-from train.memory import keep_freed_memory
 from train.recipes import SimSiam
+from train.setup import keep_freed_memory
 from train.views.views import ViewMaker
 
 

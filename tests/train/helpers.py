@@ -1,5 +1,7 @@
-"""Small photographs and a small configuration."""
+"""Small photographs, small configurations, and what runs wrote."""
 
+import dataclasses
+import json
 import os
 import socket
 import subprocess
@@ -7,13 +9,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from train.config import Config, DataConfig, ModelConfig, OptimConfig
-from train.recipes import SimSiam, SimSiamConfig
+from train.recipes import RECIPES, MoCoConfig, SimCLRConfig, SimSiam, SimSiamConfig
 
 ROOT = Path(__file__).parents[2]
 ARCH = "test_resnet"
+
+
+SMALL = {
+    "simsiam": {"simsiam": SimSiamConfig(projector_dim=32, predictor_dim=8)},
+    "moco": {"moco": MoCoConfig(dim=16, queue_size=16)},
+    "simclr": {"simclr": SimCLRConfig(projector_dim=16)},
+    "supervised": {},
+}
 
 
 def write_photos(folder: Path, count: int = 24, side: int = 48, seed: int = 0) -> Path:
@@ -41,6 +53,21 @@ def small_config(photos: Path, out: Path, **changes: object) -> Config:
     return SimSiam(**(config | changes))
 
 
+def recipe_config(recipe: str, photos: Path, out: Path, weight: float, **changes: object) -> Config:
+    """Any recipe as small as `small_config`, at its own optimiser and schedule."""
+    own = RECIPES[recipe](data=DataConfig(train=str(photos)), out=out)
+    optim = {"epochs": 2, "batch_size": 8, **changes.pop("optim", {})}
+    return dataclasses.replace(
+        own,
+        data=DataConfig(train=str(photos), image_size=32, workers=0),
+        model=dataclasses.replace(own.model, arch=ARCH),
+        optim=dataclasses.replace(own.optim, **optim),
+        spd=dataclasses.replace(own.spd, weight=weight),
+        log_every=1,
+        **{**SMALL[recipe], **changes},
+    )
+
+
 def arguments(photos: Path, out: Path, *more: str) -> list[str]:
     """The same run on the command line."""
     return [
@@ -61,6 +88,19 @@ def run_train(*args: str, launcher: tuple[str, ...] = ("-m", "train"), **env: st
         text=True,
         timeout=300,
     )
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "export" / "model.safetensors")
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    for (name, left), right in zip(weights(a).items(), weights(b).values(), strict=True):
+        assert torch.equal(left, right), name
 
 
 def free_port() -> str:

@@ -85,7 +85,7 @@ def test_a_damaged_newer_checkpoint_does_not_push_out_the_good_one(tmp_path: Pat
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path):
     save(tmp_path, 3)
     other = nn.Linear(4, 5)
-    with pytest.raises(SpdError, match="step 3 holds another model"):
+    with pytest.raises(SpdError, match="step 3 holds a different model"):
         checkpoint.restore(checkpoint.load_newest(tmp_path), other, torch.optim.SGD(other.parameters()))
 
 

@@ -40,7 +40,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(
     said = capfd.readouterr().err
     assert "step-00000003 could not be written" in said
     assert "No space left on device" in said
-    assert "step-00000001 is still there, and the same command goes on from it" in said
+    assert "run the same command again to resume from step-00000001" in said
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000001"]
     (disk / "others").unlink()
     assert main(arguments(photos, out)) == 0

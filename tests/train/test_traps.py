@@ -12,7 +12,7 @@ accelerate
 - Random states are saved a rank, and missing for ranks that are new: there are none. `test_a_step_has_its_own_seed`,
   `test_processes_may_come_and_go_in_the_middle_of_an_epoch`.
 - A compiled model saves its tensors under other names: `test_compiling_renames_nothing`.
-- `AcceleratedScheduler` steps once a process: the learning rate is computed from the step (test_methods.py).
+- `AcceleratedScheduler` steps once a process: the learning rate is computed from the step (test_optim.py).
 - `even_batches` repeats samples to fill the last batch: that belongs to accelerate's loader, too.
 - SyncBatchNorm cannot run on a CPU: it is put in on GPUs alone (`train/setup.py`).
 - Buffers are broadcast from the first process before each forward pass, which overwrites what others computed:
@@ -37,6 +37,7 @@ import train.loop
 import train.setup
 from tests.train.data.helpers import write_parquet
 from tests.train.helpers import ARCH, ROOT, run_train, small_config, write_photos
+from train.backbone import make_backbone
 from train.config import ModelConfig, OptimConfig
 from train.loop import pretrain
 from train.methods import build_method
@@ -89,7 +90,7 @@ def test_a_step_has_its_own_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_compiling_renames_nothing(tmp_path: Path):
     config = small_config(tmp_path, tmp_path, model=ModelConfig(arch=ARCH))
-    method = build_method(config, train.setup.make_backbone(config))
+    method = build_method(config, make_backbone(config))
     names = [*method.state_dict()]
     method.compile()  # as `train.setup.begin` does, where `torch.compile(method)` would put _orig_mod. before each
     assert [*method.state_dict()] == names

@@ -1,4 +1,4 @@
-"""A method is one module: its forward takes all views of a batch and returns the losses."""
+"""A method is one module whose forward takes all views of a batch and returns the losses."""
 
 import dataclasses
 
@@ -17,15 +17,15 @@ from .supervised import SupervisedMethod
 
 
 def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Module:
-    """Put the recipe's heads on a backbone.
+    """Build the recipe's method on top of a backbone.
 
     Args:
-        config: the run's configuration; its type names the method.
+        config: the run's configuration; its type determines the method.
         backbone: a timm model that returns pooled features, (B, 3, S, S) to (B, F).
-        classes: how many labels the data has; only `supervised` asks.
+        classes: number of labels in the data; used by `supervised` only.
 
     Raises:
-        SpdError: the queue or the batch does not suit the method.
+        SpdError: an option does not fit the method, the architecture or the batch.
     """
     if isinstance(config, Adapt):
         return AdaptMethod(backbone, config.adapt, config.data.image_size)
@@ -42,34 +42,34 @@ def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Mo
 
 
 def check_batch_norm(method: nn.Module, images: int) -> None:
-    """Refuse batches that batch norm can make nothing of; models without it take any.
+    """Refuse batches that are too small for batch norm. Models without batch norm accept any size.
 
     Args:
         method: from `build_method`.
-        images: a pass through the model, on one process.
+        images: number of images per forward pass, on one process.
 
     Raises:
-        SpdError: it is one image, whose features batch norm would set to 0.
+        SpdError: it is 1, so batch norm would set all features to 0.
     """
     if images < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.modules()):
         raise SpdError(
-            "batch norm needs at least 2 images a process and part: raise --optim.batch-size, or take fewer processes "
-            "or a smaller --optim.accumulate"
+            "batch norm needs at least 2 images per process and part: raise --optim.batch-size, use fewer processes, "
+            "or lower --optim.accumulate"
         )
 
 
 def _resolved(config: Config) -> SpdConfig:
-    """The SPD options with the method's own form of the loss."""
+    """The SPD options with `loss: auto` replaced by the method's own form."""
     own = "cross_entropy" if isinstance(config, Supervised) else "cosine"
     loss = own if config.spd.loss == "auto" else config.spd.loss
     if config.spd.layer is not None and loss == "cosine":
-        raise SpdError("--spd.layer is for --spd.loss cross_entropy: cosine compares the projector's outputs")
+        raise SpdError("--spd.layer applies to --spd.loss cross_entropy only: cosine compares the projector's outputs")
     return dataclasses.replace(config.spd, loss=loss)
 
 
 @torch.no_grad()
 def feature_width(backbone: nn.Module, image_size: int) -> int:
-    """Width F of a backbone's pooled features, found by a pass: timm's `num_features` is not it for all models."""
+    """Width F of the pooled features, measured by a forward pass: timm's `num_features` is wrong for some models."""
     training = backbone.training
     shape = backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape
     backbone.train(training)

@@ -1,9 +1,9 @@
-"""Adaptation of a pre-trained backbone: dense SPD, held close to where it started. Ours, not the paper's.
+"""Adaptation of a pre-trained backbone: dense SPD, kept close to the starting weights. Ours, not the paper's.
 
-The paper pre-trains from scratch and compares pooled embeddings. Starting from weights that already see well
-is far cheaper, and the dangers are others. Features forget: so the base loss is the distance from the starting
-features, at every position of the maps that detectors read. And a pooled loss lets a change anywhere answer
-for one place, which blurs where a defect is: so here SPD compares position by position.
+The paper pre-trains from scratch and compares pooled embeddings. Starting from good weights is far cheaper but
+has two risks. Features are forgotten: therefore the base loss is the distance from the starting features, at
+every position of the maps that detectors read. And a pooled loss can be lowered by a change at any position,
+which blurs where a defect is: therefore SPD compares position by position here.
 """
 
 import copy
@@ -19,23 +19,23 @@ from ..distributed import channel_variance
 from ..recipes import AdaptConfig
 from .rescale import rescaled
 
-_FLOOR = 0.003  # distances below count as this, in units of the starting features' variance: logarithms stay calm
-_COVERED = 0.1  # a position counts as changed where the patch covers more of its cell than this
+_FLOOR = 0.003  # added to distances, in units of the starting features' variance: bounds their logarithm
+_COVERED = 0.1  # a position counts as changed if the patch covers more than this fraction of its cell
 
 
 class AdaptMethod(nn.Module):
-    """SPD at every position of three stages; batch norm keeps the statistics that it came with."""
+    """SPD at every position of three stages; batch norm keeps the starting statistics."""
 
     def __init__(self, backbone: nn.Module, config: AdaptConfig, image_size: int) -> None:
-        """Add a frozen copy of the backbone to compare with.
+        """Add a frozen copy of the backbone to measure distances from.
 
         Args:
             backbone: a timm model with intermediate feature maps.
             config: weight of the distance, factors of the exported maps.
-            image_size: pixels.
+            image_size: side of the images, in pixels.
 
         Raises:
-            SpdError: the architecture gives no intermediate feature maps, or they cannot be rescaled as asked.
+            SpdError: timm gives no intermediate feature maps of the architecture, or they cannot be scaled as asked.
         """
         super().__init__()
         if not hasattr(backbone, "forward_intermediates"):
@@ -43,16 +43,16 @@ class AdaptMethod(nn.Module):
         indices = stage_indices(backbone)
         self.stages = sorted({indices[reduction] for reduction in DETECTOR_REDUCTIONS})
         self.backbone, self.keep_weight, self.scales = backbone, config.keep_weight, config.scales
-        self.exported()  # refuses factors that cannot be before a step is made
+        self.exported()  # refuses impossible factors before the first step
         self.start = copy.deepcopy(backbone).requires_grad_(False)
         maps = self._maps(backbone.eval(), torch.zeros(1, 3, image_size, image_size))
         sum(m.sum() for m in maps).backward()
-        for parameter in backbone.parameters():  # what lies behind the last stage has nothing to learn
+        for parameter in backbone.parameters():  # layers after the last stage get no gradient
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
 
     def train(self, mode: bool = True) -> "AdaptMethod":
-        """Set the mode, but leave batch norm in evaluation: small batches would blur its statistics."""
+        """Set the mode, but keep batch norm in evaluation mode: small batches would degrade its statistics."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -63,13 +63,13 @@ class AdaptMethod(nn.Module):
         """Compute the losses of a batch.
 
         Args:
-            views: `anchor`, and with SPD also `negative`, the anchor's weak augmentation with a patch blended
-                in at the same place and size; each (B, 3, S, S), normalised; and `alpha` (B, 1, S, S), where.
+            views: `anchor`, and with SPD also `negative`, the anchor's weak augmentation (not cropped or flipped)
+                with a patch blended in; each (B, 3, S, S), normalised; and `alpha` (B, 1, S, S) in [0, 1], where.
 
         Returns:
-            `loss_base`, keep_weight times the mean squared distance from the starting maps, 0 at the start;
-            `features`, the pooled stages (B, F), detached; with SPD also `loss_spd` and `spd_accuracy`, both
-            means over the stages of `dense_spd_loss`.
+            `loss_base`, keep_weight times the mean squared distance from the starting maps, 0 at first; `features`,
+            the pooled stages (B, F), detached; with SPD also `loss_spd` and `spd_accuracy`, the means of
+            `dense_spd_loss` over the stages.
         """
         with torch.no_grad():
             starting = self._maps(self.start, views["anchor"])
@@ -89,7 +89,7 @@ class AdaptMethod(nn.Module):
         return losses
 
     def exported(self) -> nn.Module:
-        """The backbone to export: a copy with its maps rescaled, where that was asked for."""
+        """The backbone to export: with --adapt.scales a copy with rescaled maps."""
         names = [self.backbone.feature_info[stage]["module"] for stage in self.stages]
         return rescaled(self.backbone, names, self.scales) if self.scales else self.backbone
 
@@ -98,26 +98,26 @@ class AdaptMethod(nn.Module):
 
 
 def distances(a: Tensor, b: Tensor, variance: Tensor) -> Tensor:
-    """Squared distances of two maps position by position, in units of a variance: (B, C, H, W) to (B, H, W)."""
+    """Squared distance of two maps at each position, in units of a variance: (B, C, H, W) to (B, H, W)."""
     return (a - b).square().sum(1) / variance
 
 
 def dense_spd_loss(distances: Tensor, alpha: Tensor) -> dict[str, Tensor]:
-    """Tell from an image pair where it differs: far apart under the patch, near everywhere else.
+    """Make two maps differ where the image was perturbed, and agree everywhere else.
 
-    The paper pulls a weak augmentation near and pushes a perturbed one away. Of a perturbed image's map, the
-    positions that the patch does not cover have only been weakly augmented: they are the positives, and those
-    under the patch the negatives. L = log(mean distance outside) - log(mean distance under the patch), an
-    image; a ratio, so that blowing up all features gains nothing, and a subtle patch counts as a bold one. Of a
-    patch too small for the map's grid, only the positions outside teach.
+    The paper pulls a weak augmentation near and pushes a perturbed one away. In a perturbed image's map, the
+    positions outside the patch have only been weakly augmented, so they are the positives; the positions under
+    the patch are the negatives. Per image, L = log(mean distance outside) - log(mean distance under the patch).
+    It is a ratio, so scaling all features gains nothing, and a subtle patch counts as much as a strong one. If
+    the patch is too small for the map's grid, only the positions outside contribute.
 
     Args:
-        distances: between the maps of the anchor and of the perturbed image, (B, H, W), >= 0.
+        distances: between the maps of the anchor and the perturbed image, (B, H, W), >= 0.
         alpha: where the image was perturbed, (B, 1, S, S) in [0, 1].
 
     Returns:
-        `loss_spd`, the mean over the batch; `spd_accuracy`, the share of images in which the patch's positions
-        are further apart than the rest.
+        `loss_spd`, the mean over the batch; `spd_accuracy`, the share of images whose maps differ more under the
+        patch than outside.
     """
     covered = F.adaptive_avg_pool2d(alpha, distances.shape[1:])[:, 0]
     changed = (covered.clamp(max=0.5) * 2).where(covered > _COVERED, 0)

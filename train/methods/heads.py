@@ -9,9 +9,9 @@ def mlp(widths: list[int], batch_norm: bool, output_norm: bool = False) -> nn.Se
     """Linear layers with ReLU between them.
 
     Args:
-        widths: of the input, of each hidden layer and of the output.
-        batch_norm: normalise the hidden layers; their linear layers then need no bias.
-        output_norm: normalise the output, without scale and shift.
+        widths: of the input, each hidden layer and the output.
+        batch_norm: add batch norm to the hidden layers, whose linear layers then have no bias.
+        output_norm: add batch norm without scale and shift to the output.
     """
     layers: list[nn.Module] = []
     last = len(widths) - 2

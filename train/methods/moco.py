@@ -18,10 +18,10 @@ from .spd import SpotTheDifference
 
 
 class MoCoMethod(nn.Module):
-    """A view has to find its partner among a queue of earlier images, as a slowly moving encoder sees them."""
+    """A query has to find its key, the other view of the same image, among a queue of earlier images' keys."""
 
     queue: Tensor
-    position: Tensor
+    queue_ptr: Tensor
 
     def __init__(self, backbone: nn.Module, features: int, config: MoCoConfig, spd: SpdConfig, batch_size: int) -> None:
         """Add the head of the official code, the key encoder and the queue.
@@ -31,10 +31,10 @@ class MoCoMethod(nn.Module):
             features: width of the pooled features.
             config: version, width, queue, momentum, temperature.
             spd: the SPD options.
-            batch_size: global: so many keys enter the queue at once.
+            batch_size: number of keys that enter the queue at a time, over all processes.
 
         Raises:
-            SpdError: the queue does not hold a whole number of batches.
+            SpdError: the queue size is not a multiple of the batch size.
         """
         super().__init__()
         if config.queue_size % batch_size or config.queue_size < batch_size:
@@ -49,54 +49,64 @@ class MoCoMethod(nn.Module):
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.spd = SpotTheDifference(backbone, features, spd)
         self.register_buffer("queue", F.normalize(torch.randn(config.queue_size, config.dim)))
-        self.register_buffer("position", torch.zeros((), dtype=torch.long))
+        self.register_buffer("queue_ptr", torch.zeros((), dtype=torch.long))
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the losses of a batch; the views are those of `SimSiamMethod.forward`.
+        """Compute the losses of a batch.
 
-        In training mode the key encoder moves and this batch's keys enter the queue. The SPD views go
-        through the query encoder alone, and none of them enters the queue.
+        In training mode the key encoder moves and the batch's keys enter the queue. The SPD views pass through
+        the query encoder only, and none of them enters the queue.
+
+        Args:
+            views: as for `SimSiamMethod.forward`.
 
         Returns:
-            `loss_base`, InfoNCE; `features`, the queries (B, D), detached; with SPD also `loss_spd` and
+            `loss_base`, InfoNCE; `features`, the query embeddings (B, D), detached; with SPD also `loss_spd` and
             `spd_accuracy`.
         """
-        z1 = self.projector(self.backbone(views["anchor"]))
-        keys = self._keys(views["second"])
-        query = unit(z1)
-        positive = (query * keys).sum(1, keepdim=True)
-        # A clone, because the queue changes in place before the backward pass.
-        logits = torch.cat([positive, products(query, self.queue.clone())], 1) / self.config.temperature
-        loss = F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+        z = self.projector(self.backbone(views["anchor"]))
+        q = unit(z)
         if self.training:
-            self._enqueue(keys)
-        spd = self.spd(self.backbone, self.projector, views, z1)
-        return {"loss_base": loss, "features": z1.detach(), **spd}
+            self._momentum_update_key_encoder()
+        k = self._encode_keys(views["second"])
+
+        l_pos = (q * k).sum(1, keepdim=True)
+        l_neg = products(q, self.queue.clone())  # a clone, because the queue changes before the backward pass
+        logits = torch.cat([l_pos, l_neg], 1) / self.config.temperature
+        labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        loss = F.cross_entropy(logits, labels)
+
+        if self.training:
+            self._dequeue_and_enqueue(k)
+        spd = self.spd(self.backbone, self.projector, views, z)
+        return {"loss_base": loss, "features": z.detach(), **spd}
 
     @torch.no_grad()
-    def _keys(self, images: Tensor) -> Tensor:
-        """The key encoder's normalised embeddings, after it moved towards the query encoder.
+    def _momentum_update_key_encoder(self) -> None:
+        update = get_ema_multi_avg_fn(self.config.momentum)
+        for key_module, module in ((self.key_backbone, self.backbone), (self.key_projector, self.projector)):
+            update(list(key_module.parameters()), list(module.parameters()), None)
 
-        Batch statistics would tell which key belongs to which query, so on several processes each
-        encodes keys of images that others hold the queries of ("ShuffleBN"): rank r takes every
-        processes-th image from r on.
+    @torch.no_grad()
+    def _encode_keys(self, images: Tensor) -> Tensor:
+        """The key encoder's normalised embeddings: (B, 3, S, S) to (B, D).
+
+        Batch statistics could reveal which key belongs to which query. So with several processes, each encodes
+        keys whose queries are on other processes ("ShuffleBN"): rank r takes every processes-th image, from r on.
         """
-        if self.training:
-            move = get_ema_multi_avg_fn(self.config.momentum)
-            for slow, fast in ((self.key_backbone, self.backbone), (self.key_projector, self.projector)):
-                move(list(slow.parameters()), list(fast.parameters()), None)
-        everyones = gather(images)
-        per_process, world = len(images), len(everyones) // len(images)
-        order = torch.arange(len(everyones), device=images.device).view(per_process, world).T.reshape(-1)
-        mine = order[rank() * per_process : (rank() + 1) * per_process]
-        keys = gather(unit(self.key_projector(self.key_backbone(everyones[mine]))))
-        back = torch.empty_like(keys)
-        back[order] = keys
-        return back[rank() * per_process : (rank() + 1) * per_process]
+        images_all = gather(images)
+        per_process, world = len(images), len(images_all) // len(images)
+        shuffle = torch.arange(len(images_all), device=images.device).view(per_process, world).T.reshape(-1)
+        mine = shuffle[rank() * per_process : (rank() + 1) * per_process]
+        k_all = gather(unit(self.key_projector(self.key_backbone(images_all[mine]))))
+        unshuffled = torch.empty_like(k_all)
+        unshuffled[shuffle] = k_all
+        return unshuffled[rank() * per_process : (rank() + 1) * per_process]
 
     @torch.no_grad()
-    def _enqueue(self, keys: Tensor) -> None:
-        everyones = gather(keys)
-        start = int(self.position)
-        self.queue[start : start + len(everyones)] = everyones.to(self.queue.dtype)
-        self.position.fill_((start + len(everyones)) % len(self.queue))
+    def _dequeue_and_enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest keys of the queue by this batch's, of all processes."""
+        keys = gather(keys)
+        ptr = int(self.queue_ptr)
+        self.queue[ptr : ptr + len(keys)] = keys.to(self.queue.dtype)
+        self.queue_ptr.fill_((ptr + len(keys)) % len(self.queue))

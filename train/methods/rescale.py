@@ -1,8 +1,8 @@
-"""Rescaling the maps that detectors read, without changing what the network computes. Ours, not the paper's.
+"""Scale the maps that detectors read without changing what the network computes. Ours, not the paper's.
 
-PatchCore concatenates its two maps as they come, and PaDiM adds a fixed 0.01 to its covariances, so the size
-of each map counts, and pre-training leaves it to chance. Where a stage ends without an activation, a factor
-on its output is undone in the layers that read it: by powers of two, to the bit.
+PatchCore concatenates its two maps unscaled, and PaDiM adds a fixed 0.01 to its covariances, so the magnitude
+of each map matters, and pre-training leaves it to chance. If a stage ends without an activation, a factor on
+its output can be undone in the layers that read it; with powers of two the outputs are bit-identical.
 """
 
 import copy
@@ -16,19 +16,19 @@ from spd_weights.errors import SpdError
 
 @torch.no_grad()
 def rescaled(backbone: nn.Module, stages: list[str], factors: tuple[float, ...]) -> nn.Module:
-    """A copy whose maps are multiplied by the factors, and whose other outputs are the same.
+    """Return a copy whose maps are multiplied by the factors and whose other outputs are unchanged.
 
     Args:
-        backbone: a timm model of inverted residual blocks with linear outputs (MobileNetV2, EfficientNet and
-            the like).
+        backbone: a timm model of inverted residual blocks with linear outputs, such as MobileNetV2 or
+            EfficientNet.
         stages: names of its stages, `blocks.<i>`, as in timm's `feature_info`.
-        factors: for each stage a factor > 0.
+        factors: one factor > 0 per stage.
 
     Raises:
-        SpdError: the architecture is another, or there are not as many factors as stages.
+        SpdError: the architecture is not supported, or the number of factors is wrong.
     """
     if len(factors) != len(stages) or min(factors) <= 0:
-        raise SpdError(f"--adapt.scales {factors}: give {len(stages)} factors above 0, one a stage")
+        raise SpdError(f"--adapt.scales {factors}: give {len(stages)} factors above 0, one per stage")
     backbone = copy.deepcopy(backbone)
     for name, factor in zip(stages, factors, strict=True):
         if factor == 1:
@@ -39,7 +39,7 @@ def rescaled(backbone: nn.Module, stages: list[str], factors: tuple[float, ...])
         if not following or not all(isinstance(block, InvertedResidual) for block in [*stage, following[0][0]]):
             raise SpdError(f"--adapt.scales: {type(backbone).__name__} has no stages that end without an activation")
         if stage[0].has_skip or following[0][0].has_skip or any(block.conv_s2d for block in [*stage, following[0][0]]):
-            raise SpdError(f"--adapt.scales: in {type(backbone).__name__}, {name} passes its input on unscaled")
+            raise SpdError(f"--adapt.scales: in {type(backbone).__name__}, {name} passes its input through unscaled")
         for block in stage:
             block.bn3.weight *= factor
             block.bn3.bias *= factor

@@ -13,30 +13,30 @@ from .spd import SpotTheDifference
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
-    """Normalised temperature-scaled cross-entropy: each view has to find its partner among all others.
+    """Normalised temperature-scaled cross-entropy: each view has to find its partner among all other views.
 
-    Every one of the 2N views is an anchor; its other view is the positive and the 2N - 2 views of other
-    images are negatives, gathered from all processes with their gradient.
+    Each of the 2N views is an anchor. The other view of the same image is its positive; the 2N - 2 views of other
+    images, gathered from all processes with gradient, are its negatives.
 
     Args:
         z1: embeddings of the first views on this process, (B, D).
-        z2: those of the second views, (B, D).
+        z2: embeddings of the second views, (B, D).
         temperature: divides the cosine similarities.
 
     Returns:
-        The mean over this process's 2B anchors, a scalar; ln(2N - 1) where all views look alike.
+        The mean over this process's 2B anchors, a scalar; ln(2N - 1) if all embeddings are equal.
     """
     z1, z2 = unit(z1), unit(z2)
     candidates = torch.cat([gather_with_gradient(z1), gather_with_gradient(z2)])
     total, own = len(candidates) // 2, torch.arange(len(z1), device=z1.device) + rank() * len(z1)
     logits = products(torch.cat([z1, z2]), candidates) / temperature
-    itself = torch.cat([own, own + total])
-    logits = logits.scatter(1, itself[:, None], float("-inf"))
+    self_index = torch.cat([own, own + total])
+    logits = logits.scatter(1, self_index[:, None], float("-inf"))  # a view is not its own negative
     return F.cross_entropy(logits, torch.cat([own + total, own]))
 
 
 class SimCLRMethod(nn.Module):
-    """Two views of an image attract each other and repel the views of all other images."""
+    """Two views of an image attract each other and repel the views of all other images in the batch."""
 
     def __init__(self, backbone: nn.Module, features: int, config: SimCLRConfig, spd: SpdConfig) -> None:
         """Add the projector of the official code.
@@ -54,10 +54,13 @@ class SimCLRMethod(nn.Module):
         self.spd = SpotTheDifference(backbone, features, spd)
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the losses of a batch; the views are those of `SimSiamMethod.forward`.
+        """Compute the losses of a batch.
+
+        Args:
+            views: as for `SimSiamMethod.forward`.
 
         Returns:
-            `loss_base`; `features`, the anchors' embeddings (B, D), detached; with SPD also `loss_spd`
+            `loss_base`, NT-Xent; `features`, the anchors' embeddings (B, D), detached; with SPD also `loss_spd`
             and `spd_accuracy`.
         """
         both = torch.cat([views["anchor"], views["second"]])  # one pass, so that batch norm sees both

@@ -1,7 +1,7 @@
-"""Similarities of embeddings, in float32 also where the passes through the model are in half precision.
+"""Similarities of embeddings, always at least in float32, even if the model runs in half precision.
 
-A positive and a negative differ by less than bfloat16 can tell; the official codes compute their logits in
-full precision, too.
+The difference between a positive and a negative is smaller than bfloat16 can resolve. The official codes also
+compute their logits in full precision.
 """
 
 import torch
@@ -19,11 +19,11 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows of (B, D) at length 1."""
+    """L2-normalise the rows of (B, D)."""
     return F.normalize(_full(x))
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products of all rows of (N, D) with all rows of (M, D): (N, M)."""
+    """Inner products of each row of (N, D) with each row of (M, D): (N, M)."""
     with torch.autocast(a.device.type, enabled=False):
         return a @ b.T

@@ -10,7 +10,7 @@ from .spd import SpotTheDifference
 
 
 class SimSiamMethod(nn.Module):
-    """Two views of an image attract each other: a predictor on one side, a stop-gradient on the other."""
+    """Two views of an image attract each other, with a predictor on one side and a stop-gradient on the other."""
 
     def __init__(self, backbone: nn.Module, features: int, config: SimSiamConfig, spd: SpdConfig) -> None:
         """Add the heads of the official ImageNet code.
@@ -36,14 +36,14 @@ class SimSiamMethod(nn.Module):
         """Compute the losses of a batch.
 
         Args:
-            views: `anchor` and `second` (two strong views), and with SPD also `positive` and
-                `negative`; each (B, 3, S, S), normalised.
+            views: `anchor` and `second`, two strong views, and with SPD also `positive` and `negative`; each
+                (B, 3, S, S), normalised.
 
         Returns:
             `loss_base` in [-1, 1]; `features`, the anchors' embeddings (B, D), detached; with SPD also
             `loss_spd` and `spd_accuracy`.
         """
-        z1, z2 = self.embed(views["anchor"]), self.embed(views["second"])  # one pass a view, as officially
+        z1, z2 = self.embed(views["anchor"]), self.embed(views["second"])  # one pass per view, as in the official code
         p1, p2 = self.predictor(z1), self.predictor(z2)
         attraction = cosine(p1, z2.detach()) + cosine(p2, z1.detach())
         spd = self.spd(self.backbone, self.projector, views, z1, z2)

@@ -1,4 +1,4 @@
-"""The SPot-the-Difference regulariser (Zou et al., ECCV 2022, §3.2): one module that every method calls."""
+"""The SPot-the-Difference loss (Zou et al., ECCV 2022, §3.2): one module that every method calls."""
 
 from collections.abc import Callable
 
@@ -13,19 +13,19 @@ from .similarity import cosine
 
 
 def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
-    """Pull the anchor towards its weak augmentation, push it away from the perturbed copy.
+    """Pull the anchor towards its weak augmentation and push it away from the perturbed copy.
 
     L_SPD = cos(anchor, negative) - cos(anchor, positive), averaged over the batch. The formula has no
-    stop-gradient: all three embeddings learn.
+    stop-gradient, so all three embeddings receive gradients.
 
     Args:
         anchor: embeddings of the anchor views, (B, D).
-        positive: those of their weak global augmentations, (B, D).
-        negative: those of their weak global augmentations with a local perturbation, (B, D).
+        positive: embeddings of the anchors' weak global augmentations, (B, D).
+        negative: embeddings of weak global augmentations with a local perturbation, (B, D).
 
     Returns:
-        `loss_spd`, a scalar in [-2, 2], 0 where positive and negative look alike; `spd_accuracy`, the
-        share of samples whose negative is further from the anchor than their positive (0.5 = chance).
+        `loss_spd`, a scalar in [-2, 2], 0 if positive and negative are equally similar to the anchor; `spd_accuracy`,
+        the share of samples whose negative is less similar to the anchor than their positive (0.5 = chance).
     """
     to_positive, to_negative = cosine(anchor, positive), cosine(anchor, negative)
     accuracy = (to_positive > to_negative).float().mean()
@@ -33,14 +33,14 @@ def spd_loss(anchor: Tensor, positive: Tensor, negative: Tensor) -> dict[str, Te
 
 
 def spot_loss(positive_logits: Tensor, negative_logits: Tensor) -> dict[str, Tensor]:
-    """Tell perturbed from merely weakly augmented images: cross-entropy of a binary classifier.
+    """Distinguish perturbed images from merely weakly augmented ones: cross-entropy of a binary classifier.
 
     Args:
-        positive_logits: of unperturbed images, (B, 2); class 0 is right.
-        negative_logits: of perturbed images, (B, 2); class 1 is right.
+        positive_logits: of unperturbed images, (B, 2); their class is 0.
+        negative_logits: of perturbed images, (B, 2); their class is 1.
 
     Returns:
-        `loss_spd`, ln 2 at chance; `spd_accuracy`, the share of images told right (0.5 = chance).
+        `loss_spd`, ln 2 at chance; `spd_accuracy`, the share of images classified correctly (0.5 = chance).
     """
     logits = torch.cat([positive_logits, negative_logits])
     perturbed = torch.arange(2, device=logits.device).repeat_interleave(len(positive_logits))
@@ -52,18 +52,18 @@ Encoder = Callable[[Tensor], Tensor]
 
 
 class SpotTheDifference(nn.Module):
-    """Encodes the SPD views and computes the loss; nothing where a batch has no SPD views."""
+    """Encodes the SPD views and computes the loss; returns nothing for a batch without SPD views."""
 
     def __init__(self, backbone: nn.Module, features: int, config: SpdConfig) -> None:
         """Choose the form of the loss.
 
         Args:
-            backbone: a timm model; it is asked for the width of a stage, not kept.
+            backbone: a timm model; only the width of a stage is read from it.
             features: width of its pooled features.
-            config: the SPD options; `loss` has to be resolved.
+            config: the SPD options; `loss` must not be "auto".
 
         Raises:
-            SpdError: the backbone has no such stage for the binary classifier to read.
+            SpdError: the backbone has no stage `config.layer`.
         """
         super().__init__()
         self.config = config
@@ -80,12 +80,12 @@ class SpotTheDifference(nn.Module):
         Args:
             backbone: (N, 3, S, S) to pooled features (N, F).
             projector: (N, F) to embeddings (N, D).
-            views: with `positive` and `negative`; with an anchor view of its own, `spd_anchor`.
-            anchors: embeddings (B, D) of the strong views; the first is the anchor, all of them where SPD
-                is symmetric.
+            views: `positive` and `negative`; also `spd_anchor` if the anchor is the plain crop.
+            anchors: embeddings (B, D) of the strong views. The first is the anchor, or all of them if SPD is
+                symmetric.
 
         Returns:
-            `loss_spd` and `spd_accuracy`, or nothing.
+            `loss_spd` and `spd_accuracy`; empty if there are no SPD views.
         """
         if "positive" not in views:
             return {}
@@ -98,14 +98,14 @@ class SpotTheDifference(nn.Module):
         return spd_loss(anchor.detach() if self.config.detach_anchor else anchor, positive, negative)
 
     def _pair(self, encode: Encoder, views: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The positives' and the negatives' outputs, of one pass or of a pass each: batch norm sees the difference."""
+        """Outputs for positives and negatives, from one joint pass or one pass each, as --spd.batch-norm says."""
         pair = views["positive"], views["negative"]
         if self.config.batch_norm == "apart":
             return tuple(encode(images) for images in pair)
         return encode(torch.cat(pair)).chunk(2)
 
     def _read(self, backbone: Encoder, images: Tensor) -> Tensor:
-        """What the binary classifier reads: the pooled output of a stage, or of the whole backbone."""
+        """The input of the binary classifier: the pooled output of a stage, or of the whole backbone."""
         if self.config.layer is None:
             return backbone(images)
         (maps,) = backbone.forward_intermediates(
@@ -117,5 +117,5 @@ class SpotTheDifference(nn.Module):
 def _stage_width(backbone: nn.Module, stage: int) -> int:
     stages = getattr(backbone, "feature_info", [])
     if not hasattr(backbone, "forward_intermediates") or not 0 <= stage < len(stages):
-        raise SpdError(f"--spd.layer {stage}: this architecture has the stages 0 to {len(stages) - 1}")
+        raise SpdError(f"--spd.layer {stage}: the stages of this architecture are 0 to {len(stages) - 1}")
     return stages[stage]["num_chs"]

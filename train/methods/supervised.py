@@ -8,7 +8,7 @@ from .spd import SpotTheDifference
 
 
 class SupervisedMethod(nn.Module):
-    """Label cross-entropy; the SPD views only ask whether an image was locally perturbed (paper §3.2)."""
+    """Label cross-entropy. SPD adds the question whether an image was locally perturbed (paper §3.2)."""
 
     def __init__(self, backbone: nn.Module, features: int, classes: int, spd: SpdConfig) -> None:
         """Add the classifier.
@@ -16,7 +16,7 @@ class SupervisedMethod(nn.Module):
         Args:
             backbone: (B, 3, S, S) to (B, features).
             features: width of the pooled features.
-            classes: how many labels there are.
+            classes: number of labels.
             spd: the SPD options.
         """
         super().__init__()
@@ -31,8 +31,8 @@ class SupervisedMethod(nn.Module):
             views: `anchor` (B, 3, S, S) and `labels` int64 (B,), and with SPD also `positive` and `negative`.
 
         Returns:
-            `loss_base`, cross-entropy of the labels; `features`, the backbone's (B, F), detached; with SPD
-            also `loss_spd` and `spd_accuracy`.
+            `loss_base`, cross-entropy of the labels; `features`, the backbone's pooled output (B, F), detached; with
+            SPD also `loss_spd` and `spd_accuracy`.
         """
         features = self.backbone(views["anchor"])
         loss = F.cross_entropy(self.classifier(features), views["labels"])

@@ -1,1 +1,1 @@
-"""What watches a run: metrics, guards, measurements on held-out images, and stopping."""
+"""Watching a run: its log, guards, probes and signals."""

@@ -1,7 +1,7 @@
-"""A job of several processes ends when one of them is lost, and says which.
+"""A watchdog over a job of several processes: when one is lost, the job ends and says which.
 
-Collectives wait for a process that has died on another machine, or hangs, until a timeout that names
-nobody. So every process tells the others how far it is, through the store that they met at.
+Collectives wait for a process that hangs, or that has died on another machine, until a timeout that names
+nobody. So every process publishes its progress in the store through which the processes met.
 """
 
 import os
@@ -10,20 +10,32 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from typing import NamedTuple
 
 import torch.distributed as dist
 
 from ..distributed import processes, rank
 
-_WHERE = ("waiting for data", "computing")
-_JOIN = 10.0  # seconds: far more than a store that can be reached takes to answer
+_PHASES = ("waiting for data", "computing")
+_JOIN_SECONDS = 10.0  # far longer than a reachable store takes to answer
+
+
+class _Peer(NamedTuple):
+    """What is known of one process; times are monotonic, in seconds."""
+
+    host: str
+    beats: int
+    answered: float
+    """When its published value last changed."""
+    progressed: float
+    """When its number of beats last changed."""
 
 
 class Heartbeat:
-    """Publishes this process's progress, and watches that of the others, in a thread. Alone, it does nothing."""
+    """Publishes this process's progress and watches the others', in a thread. With one process it does nothing."""
 
     def __init__(self, timeout: float) -> None:
-        """Start the thread; has to be called on every process.
+        """Start the thread; call it on every process.
 
         Args:
             timeout: seconds without progress after which the job ends.
@@ -36,30 +48,30 @@ class Heartbeat:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         self.store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=max(timeout, 30)))
         self.keys = [f"heartbeat/{other}" for other in range(processes())]
-        self.heard: dict[int, tuple[str, float, int, float]] = {}  # host; since when silent; beats; since when there
-        self.ticks = [""] * processes()
+        self.peers: dict[int, _Peer] = {}
+        self.values = [""] * processes()
         self._publish(0)
-        dist.barrier()  # from here on every key exists
+        dist.barrier()  # every key exists from here on
         self._listen()
         self.thread.start()
 
     def beat(self) -> None:
-        """Say that the training thread got on: once when a batch has come, once when its step is done."""
+        """Report progress of the training thread: once when a batch has arrived, once when its step is done."""
         self.beats += 1
 
     def stop(self) -> None:
-        """End the watch: what follows needs no other process."""
+        """Stop watching: what follows needs no other process."""
         self.ended.set()
         if self.thread.is_alive():
-            # A daemon thread that Python finds inside the store when the process exits aborts it: SIGABRT, not 75.
-            self.thread.join(_JOIN)
+            # If the process exits while this daemon thread is inside the store, it aborts: SIGABRT instead of 75.
+            self.thread.join(_JOIN_SECONDS)
 
-    def gone(self) -> str | None:
-        """Who has stopped answering altogether; asked after a collective failed, and takes a few seconds."""
+    def lost_processes(self) -> str | None:
+        """Which processes no longer answer; ask after a collective failed. Takes a few seconds."""
         if processes() == 1:
             return None
         time.sleep(4 * self.interval)
-        silent = [r for r, (_, at, _, _) in self.heard.items() if time.monotonic() - at > 2.5 * self.interval]
+        silent = [r for r, peer in self.peers.items() if time.monotonic() - peer.answered > 2.5 * self.interval]
         return self._describe(silent, "no longer answers") if silent else None
 
     def _publish(self, tick: int) -> None:
@@ -67,13 +79,14 @@ class Heartbeat:
 
     def _listen(self) -> None:
         now = time.monotonic()
-        for other, value in enumerate(self.store.multi_get(self.keys)):
-            text = value.decode()
-            host, beats = text.split()[0], int(text.split()[1])
-            before = self.heard.get(other, ("", 0.0, -1, 0.0))
-            answered = now if text != self.ticks[other] else before[1]
-            self.heard[other] = (host, answered, beats, now if beats != before[2] else before[3])
-            self.ticks[other] = text
+        for other, content in enumerate(self.store.multi_get(self.keys)):
+            value = content.decode()
+            host, beats = value.split()[0], int(value.split()[1])
+            before = self.peers.get(other, _Peer("", -1, 0.0, 0.0))
+            answered = now if value != self.values[other] else before.answered
+            progressed = now if beats != before.beats else before.progressed
+            self.peers[other] = _Peer(host, beats, answered, progressed)
+            self.values[other] = value
 
     def _run(self) -> None:
         tick = 0
@@ -82,26 +95,27 @@ class Heartbeat:
             try:
                 self._publish(tick)
                 self._listen()
-            except Exception as error:  # the process that holds the store has ended; so does the job
+            except Exception as error:  # the process that holds the store has ended, so the job ends too
                 if not self.ended.wait(self.timeout):
                     self._end(f"the first process cannot be reached: {error}")
                 return
             now = time.monotonic()
-            silent = [r for r, (_, at, _, _) in self.heard.items() if now - at > self.timeout]
+            silent = [r for r, peer in self.peers.items() if now - peer.answered > self.timeout]
             if silent:
                 self._end(self._describe(silent, f"has not answered for {self.timeout:g} s"))
-            if all(now - since > self.timeout for _, _, _, since in self.heard.values()):
-                least = min(beats for _, _, beats, _ in self.heard.values())
-                stuck = [r for r, (_, _, beats, _) in self.heard.items() if beats == least]
-                self._end(self._describe(stuck, f"has made no progress for {self.timeout:g} s, {_WHERE[least % 2]}"))
+            if all(now - peer.progressed > self.timeout for peer in self.peers.values()):
+                slowest = min(peer.beats for peer in self.peers.values())
+                stuck = [r for r, peer in self.peers.items() if peer.beats == slowest]
+                phase = _PHASES[slowest % 2]
+                self._end(self._describe(stuck, f"has made no progress for {self.timeout:g} s, {phase}"))
 
     def _describe(self, ranks: list[int], what: str) -> str:
-        names = ", ".join(f"rank {r} on {self.heard[r][0]}" for r in ranks)
-        return f"{names} {what} (step {min(self.heard[r][2] for r in ranks) // 2 + 1} of this launch)"
+        names = ", ".join(f"rank {r} on {self.peers[r].host}" for r in ranks)
+        return f"{names} {what} (step {min(self.peers[r].beats for r in ranks) // 2 + 1} of this launch)"
 
     def _end(self, reason: str) -> None:
         print(
-            f"error: {reason}. This process ends, too; the same command goes on from the newest checkpoint.",
+            f"error: {reason}. This process ends too; run the same command again to resume from the newest checkpoint.",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-        os._exit(1)  # the training thread may sit in a collective that nothing else gets it out of
+        os._exit(1)  # the training thread may be blocked in a collective that nothing else interrupts

@@ -1,71 +1,79 @@
-"""`python -m train.monitor.probe`: what frozen features still know of ordinary photographs.
+"""`python -m train.monitor.probe`: how well frozen features classify ordinary photographs.
 
-A ridge classifier on pooled features: closed form, so that nothing about it is tuned but the penalty, which
-is the one with the best leave-one-out accuracy on the training images.
+A ridge classifier on pooled features. It has a closed form, and its only setting is the penalty: the one with
+the best leave-one-out accuracy on the training images.
 """
 
-import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
+import tyro
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import spd_weights  # noqa: F401  (registers its names with timm)
 from spd_weights.environment import environment
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, run_command
 from spd_weights.files import write_json
 from spd_weights.images import normalized
 
 from ..data.sources import open_images
 from ..export import data_name
-from .validate import CentreCrops
+from .validation import CentreCrops
 
 PENALTIES = tuple(10.0**k for k in range(-6, 3))
-"""Tried, as multiples of the features' mean variance times the number of images."""
+"""Penalties to try, as multiples of the features' mean variance times the number of images."""
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m train.monitor.probe",
-        description="Linear probe: top-1 accuracy of a ridge classifier on frozen, pooled features of labelled "
-        "photographs. Says how much general knowledge a weight has kept.",
+@dataclass(frozen=True)
+class Probe:
+    """Linear probe: top-1 accuracy of a ridge classifier on frozen, pooled features of labelled photographs.
+    Shows how much general knowledge a weight has kept."""
+
+    weights: tuple[str, ...]
+    """timm names, hf-hub:…, local-dir:… or names of this package."""
+    train: str
+    """Labelled images to fit the classifier on, as for --data.train."""
+    val: str
+    """Other images of the same classes, to measure on."""
+    out: Path
+    """JSON file to write."""
+    image_size: int = 224
+    """Side of the centre crops, in pixels."""
+    workers: int = 2
+    """Processes that decode images."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(lambda: _measure(tyro.cli(Probe, prog="python -m train.monitor.probe", args=arguments)))
+
+
+def _measure(given: Probe) -> None:
+    tables = [open_images(given.train, labelled=True), open_images(given.val, labelled=True, split="val")]
+    if tables[0].features["label"].names != tables[1].features["label"].names:
+        raise SpdError(f"{given.val}: its classes are not those of {given.train}")
+    rows = []
+    for weights in given.weights:
+        encoded = [encode(weights, CentreCrops(table, given.image_size), given.workers) for table in tables]
+        top1, penalty = ridge_accuracy(*encoded[0], *encoded[1])
+        rows.append({"weights": weights, "top1": top1, "penalty": penalty})
+        print(f"{weights}: top-1 {100 * top1:.2f} % of {len(tables[1])} images", flush=True)
+    write_json(
+        given.out,
+        {
+            "schema": 1,
+            "train": {"name": data_name(given.train), "images": len(tables[0])},
+            "val": {"name": data_name(given.val), "images": len(tables[1])},
+            "image_size": given.image_size,
+            "environment": environment(),
+            "rows": rows,
+        },
     )
-    parser.add_argument("--weights", nargs="+", required=True, metavar="W", help="timm names, hf-hub:…, local-dir:…")
-    parser.add_argument("--train", required=True, metavar="SOURCE", help="labelled images, as for --data.train")
-    parser.add_argument("--val", required=True, metavar="SOURCE", help="others of the same classes")
-    parser.add_argument("--image-size", type=int, default=224, metavar="PX", help="side of the centre crops (224)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that decode images (2)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON to write")
-    given = parser.parse_args(argv)
-    try:
-        tables = [open_images(given.train, labelled=True), open_images(given.val, labelled=True, split="val")]
-        if tables[0].features["label"].names != tables[1].features["label"].names:
-            raise SpdError(f"{given.val}: its classes are not those of {given.train}")
-        rows = []
-        for weights in given.weights:
-            encoded = [encode(weights, CentreCrops(table, given.image_size), given.workers) for table in tables]
-            top1, penalty = ridge_accuracy(*encoded[0], *encoded[1])
-            rows.append({"weights": weights, "top1": top1, "penalty": penalty})
-            print(f"{weights}: top-1 {100 * top1:.2f} % of {len(tables[1])} images", flush=True)
-        write_json(
-            given.out,
-            {
-                "schema": 1,
-                "train": {"name": data_name(given.train), "images": len(tables[0])},
-                "val": {"name": data_name(given.val), "images": len(tables[1])},
-                "image_size": given.image_size,
-                "environment": environment(),
-                "rows": rows,
-            },
-        )
-    except SpdError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 @torch.inference_mode()
@@ -75,7 +83,7 @@ def encode(weights: str, crops: CentreCrops, workers: int = 0) -> tuple[Tensor, 
     Args:
         weights: anything that `timm.create_model` takes.
         crops: uint8 centre crops and labels.
-        workers: processes that decode.
+        workers: processes that decode images.
 
     Returns:
         Features, float64 (N, F), and labels, int64 (N,).
@@ -99,25 +107,25 @@ def _load(weights: str) -> nn.Module:
         return timm.create_model(weights, pretrained=True, num_classes=0)
     except SpdError:
         raise
-    except Exception as error:  # timm, huggingface_hub and safetensors each raise kinds of their own
+    except Exception as error:  # timm, huggingface_hub and safetensors raise many kinds
         raise SpdError(f"--weights {weights}: {error}") from error
 
 
 def ridge_accuracy(features: Tensor, labels: Tensor, val_features: Tensor, val_labels: Tensor) -> tuple[float, float]:
-    """Fit a ridge classifier and measure it on other images.
+    """Fit a ridge classifier and measure its accuracy on other images.
 
-    Least squares from standardised features to centred one-hot labels, solved by one eigendecomposition for
-    all penalties. A left-out image's residual is its residual divided by 1 - leverage, so that leaving each
-    out costs nothing.
+    Least squares from standardised features to centred one-hot labels; one eigendecomposition solves it for all
+    penalties. The leave-one-out residual of an image is its residual divided by 1 - leverage, so
+    cross-validation needs no refitting.
 
     Args:
-        features: float64 (N, F), of the images to learn from.
+        features: float64 (N, F), of the training images.
         labels: int64 (N,).
-        val_features: float64 (M, F), of the images to measure on.
+        val_features: float64 (M, F), of the validation images.
         val_labels: int64 (M,).
 
     Returns:
-        Top-1 accuracy on the second set, in [0, 1], and the penalty chosen on the first.
+        Top-1 accuracy on the validation images, in [0, 1], and the penalty chosen on the training images.
     """
     mean, std = features.mean(0), features.std(0).clamp(min=1e-12)
     x, v = (features - mean) / std, (val_features - mean) / std

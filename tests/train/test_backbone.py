@@ -8,11 +8,11 @@ import torch
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
+from train.backbone import make_backbone
 from train.config import Config, ModelConfig, OptimConfig, SpdConfig
 from train.loop import pretrain
 from train.methods import build_method
 from train.recipes import RECIPES, MoCoConfig
-from train.setup import make_backbone
 from train.views.perturb import perturb
 from train.views.views import ViewMaker, WeakDraws
 
@@ -62,7 +62,7 @@ def test_the_binary_classifier_can_read_an_earlier_stage(arch: str):
 @pytest.mark.parametrize(
     ("spd", "method", "says"),
     [
-        (SpdConfig(layer=9), "supervised", "stages 0 to"),
+        (SpdConfig(layer=9), "supervised", "stages of this architecture are 0 to"),
         (SpdConfig(layer=0), "simsiam", "cross_entropy"),
     ],
 )

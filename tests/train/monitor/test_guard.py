@@ -1,4 +1,4 @@
-"""Collapsed embeddings: what is measured of them, and that the alarm sounds when and only when they are."""
+"""Collapsed embeddings: what is measured of them, and that the alarm triggers if and only if they are."""
 
 import dataclasses
 import json
@@ -85,15 +85,15 @@ def test_healthy_runs_are_left_alone(recipe: str, tmp_path: Path):
     assert min(ranks) > 3 or recipe == "moco"  # whose queue holds random keys at first
 
 
-def alarmed_at(ranks: list[float], every: int, steps_a_queue: int = 0) -> int | None:
-    """The step at which the alarm sounds, resumed before each: its memory has to be in the progress."""
+def alarmed_at(ranks: list[float], every: int, steps_per_queue: int = 0) -> int | None:
+    """The step at which the alarm triggers. It is rebuilt before each step: its memory must be in the progress."""
     progress: dict[str, object] = {}
     for step, rank in enumerate(ranks, 1):
         if step % every == 0:
-            alarm = CollapseAlarm(64, steps_a_queue, json.loads(json.dumps(progress)))
+            alarm = CollapseAlarm(64, steps_per_queue, json.loads(json.dumps(progress)))
             alarm.check({"step": step, "feature_std": 0.8, "effective_rank": rank})
             progress = alarm.progress
-            if alarm.sounding:
+            if alarm.triggered:
                 return step
     return None
 

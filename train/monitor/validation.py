@@ -1,0 +1,143 @@
+"""Measurements during training: accuracy on `--data.val`, and the anomaly probe."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from spd_weights.errors import SpdError
+from spd_weights.images import normalized
+
+from ..data.decode import Box, decode
+from ..data.sources import Table
+from ..recipes import Supervised
+from ..run import Run
+from ..setup import open_run_images
+from .anomaly_probe import list_categories, probe_anomalies
+from .knn import knn_top1
+from .log import StepLog
+
+
+def open_validation(run: Run) -> Table | None:
+    """Open `--data.val`, if given, and check that what was asked for can be measured.
+
+    Raises:
+        SpdError: `--data.val` or `--probe.anomaly` cannot be used, or a classifier's validation classes differ
+            from its training classes.
+    """
+    config, training = run.config, run.images
+    if config.probe.anomaly is not None:
+        list_categories(config.probe.anomaly)
+        if not hasattr(run.method.backbone, "forward_intermediates"):
+            raise SpdError(f"--probe.anomaly: timm gives no intermediate feature maps of {config.model.arch}")
+    if config.data.val is None:
+        return None
+    table = open_run_images(config, run.accelerator, "val", labelled=True)
+    if not isinstance(config, Supervised):
+        return table
+    ours, theirs = training.features["label"].names, table.features["label"].names
+    if ours != theirs:
+        differing = sorted(set(theirs) ^ set(ours))
+        raise SpdError(
+            f"--data.val {config.data.val}: its classes are not those of --data.train; differing: {differing}"
+        )
+    return table
+
+
+class CentreCrops(Dataset[tuple[Tensor, int]]):
+    """Each image once: its centre, 7/8 of the short side, as in the ImageNet protocol."""
+
+    def __init__(self, table: Table, size: int) -> None:
+        """Wrap a labelled table from `open_images`; `size` in pixels."""
+        self.table, self.size = table, size
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """The uint8 crop (3, S, S) and its label."""
+        row = self.table[index]
+        crop = torch.empty(1, 3, self.size, self.size, dtype=torch.uint8)
+        try:
+            decode(row["image"], lambda width, height: [_centre(width, height)], crop)
+        except Exception as error:  # decoders raise many kinds; skipping the image would change what is measured
+            name = row["image"]["path"] or f"image {index}"
+            raise SpdError(f"--data.val: {name} cannot be read: {error}") from error
+        return crop[0], row["label"]
+
+
+def _centre(width: int, height: int) -> Box:
+    side = max(1, round(min(width, height) * 224 / 256))
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def probe_due(run: Run, done: int) -> bool:
+    """Whether to measure after `done` steps: every --probe.every epochs, and after the last step."""
+    if run.config.data.val is None and run.config.probe.anomaly is None:
+        return False
+    epoch, rest = divmod(done, run.schedule.steps_per_epoch)
+    return done == run.steps or (rest == 0 and epoch % run.config.probe.every == 0)
+
+
+def validate(run: Run, table: Table | None, done: int, log: StepLog) -> None:
+    """Measure in evaluation mode, without any effect on the run, and log it; call it on every process.
+
+    Args:
+        run: the run.
+        table: from `open_validation`.
+        done: steps completed.
+        log: gets shares in [0, 1]. With `--data.val`: `val_top1` and `val_top5` of a classifier, or
+            `val_knn_top1` of a method without labels. With `--probe.anomaly`, what `probe_anomalies` returns.
+    """
+    training = {module: module.training for module in run.method.modules()}
+    run.method.eval()
+    try:
+        measured = _measure(run, table)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    log.message(f"step {done}: " + ", ".join(f"{name} {value:.4f}" for name, value in measured.items()))
+    log.write(step=done, **measured)
+
+
+@torch.no_grad()
+def _measure(run: Run, table: Table | None) -> dict[str, float]:
+    accelerator, config = run.accelerator, run.config
+    mean, std = (torch.tensor(values, device=accelerator.device)[:, None, None] for values in (run.mean, run.std))
+    measured: dict[str, float] = {}
+    if table is not None:
+        outputs, labels = _outputs(run, table, mean, std)
+        if isinstance(config, Supervised):
+            best = outputs.topk(min(5, outputs.shape[1])).indices == labels[:, None]
+            measured = {"val_top1": best[:, 0].float().mean().item(), "val_top5": best.sum().item() / len(best)}
+        else:
+            measured = {"val_knn_top1": knn_top1(outputs, labels)}
+    if config.probe.anomaly is not None and accelerator.is_main_process:
+        measured |= probe_anomalies(run.method.backbone, config.probe.anomaly, config.data.image_size, mean, std)
+    return measured
+
+
+def _outputs(run: Run, table: Table, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (features if there is no classifier) and labels of all images; processes share the work."""
+    accelerator, config = run.accelerator, run.config
+    ends = [len(table) * part // accelerator.num_processes for part in range(accelerator.num_processes + 1)]
+    mine = range(*ends[accelerator.process_index :][:2])
+    crops = Subset(CentreCrops(table, config.data.image_size), mine)
+    outputs, labels = [], []
+    for images, batch_labels in DataLoader(crops, batch_size=64, num_workers=config.data.workers):
+        with accelerator.autocast():
+            features = run.method.backbone(normalized(images.to(accelerator.device), mean, std))
+            outputs.append(run.method.classifier(features) if isinstance(config, Supervised) else features)
+        labels.append(batch_labels.to(accelerator.device))
+    # Shares differ by at most one image: pad them to gather, then drop the padding.
+    longest = max(b - a for a, b in itertools.pairwise(ends))
+    kept = torch.cat([torch.arange(b - a) + i * longest for i, (a, b) in enumerate(itertools.pairwise(ends))])
+    padded = [
+        F.pad(torch.cat(rows), (0,) * (2 * rows[0].ndim - 1) + (longest - len(mine),)) for rows in (outputs, labels)
+    ]
+    all_outputs, all_labels = (accelerator.gather(rows)[kept.to(rows.device)] for rows in padded)
+    return all_outputs.float(), all_labels

@@ -1,0 +1,98 @@
+"""A run's folder: config.json, and whether a command may resume what the folder holds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spd_weights.errors import SpdError
+from spd_weights.files import read_json, write_json
+
+from . import checkpoint
+from .config import Config
+from .recipes import to_json
+
+_CONFIG = "config.json"
+RESUMABLE_CHANGES = {
+    "out",
+    "resume",
+    "compile",
+    "log_every",
+    "max_hours",
+    "timeout_minutes",
+    "on_collapse",
+    "checkpoint",
+    "data.workers",
+    "optim.max_steps",
+}
+"""Settings, or groups of them, that a resumed run may change because they do not change what it computes."""
+
+
+def prepare_folder(config: Config) -> None:
+    """Create the run's folder and write config.json, or check that the folder holds the same run.
+
+    Raises:
+        SpdError: the folder holds a different run, or `--resume never` was given and it holds one at all.
+    """
+    path = config.out / _CONFIG
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        before = _previous_settings(config)
+        if before is None:
+            write_json(path, to_json(config))
+            return
+    except OSError as error:
+        raise SpdError(f"--out {config.out} cannot be written: {error.strerror}") from error
+    if config.resume == "never":
+        raise SpdError(f"--resume never, but {config.out} holds a run: choose another --out or delete that folder")
+    refuse_changed_settings(config, before)
+    if not path.exists():
+        write_json(path, to_json(config))
+
+
+def _previous_settings(config: Config) -> dict[str, Any] | None:
+    """Settings of the run in the folder, if any: from config.json or, if that was deleted, from a checkpoint."""
+    if (path := config.out / _CONFIG).exists():
+        return read_json(path)
+    saved = checkpoint.load_newest(config.out / "checkpoints", print)
+    return saved and saved.progress.get("config", settings_of(config))
+
+
+def refuse_changed_settings(config: Config, before: dict[str, Any]) -> None:
+    """Raise SpdError if settings outside RESUMABLE_CHANGES differ from those that the run started with."""
+    if changed := _changed(before, config):
+        raise SpdError(
+            f"{config.out} holds a run with other settings ({'; '.join(changed)}): choose another --out, or repeat "
+            f"that run's settings to resume it"
+        )
+
+
+def settings_changed(config: Config) -> bool:
+    """Whether settings outside RESUMABLE_CHANGES differ from config.json in the run's folder."""
+    return bool(_changed(read_json(config.out / _CONFIG), config))
+
+
+def _changed(settings: dict[str, Any], config: Config) -> list[str]:
+    before, now = flatten(settings), flatten(settings_of(config))
+    return [
+        f"--{key.replace('_', '-')} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not {key, key.split(".")[0]} & RESUMABLE_CHANGES
+    ]
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """The configuration exactly as it reads back from config.json (tuples are lists there)."""
+    return json.loads(json.dumps(to_json(config)))
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with keys such as `optim.lr`."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def layout_file(config: Config, split: str) -> Path:
+    """Where the run keeps the listing of a source's shards."""
+    return config.out / f"shards.{split}.json"
