@@ -1,26 +1,32 @@
-"""Publish an export to the Hub: checked first, one commit, then read back."""
+"""Publish an export to the Hub: staged on a branch, read back and verified, and only then put on main.
+
+The Hub stores files by digest. Once every file of the staging branch has been verified, the commit to main refers to
+the same files and uploads no weights again. Until that commit, main is unchanged, whatever fails.
+"""
 
 import re
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_token
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from spd_weights import transport
 from spd_weights.catalog import Row
-from spd_weights.checks import CARD, CONFIG, TRAINING, WEIGHTS, check_export
+from spd_weights.checks import CARD, CONFIG, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, read_json, sha256
 from spd_weights.hub import download, is_same, remote_files
 from spd_weights.release.contents import Contents, contents, row
 from spd_weights.transport import TransportError, cause, explained, pause_after, with_retries
 
+STAGING = "spd-weights-upload"
 _NOT_WEIGHTS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt", "LICENSE.md")
 _TAG = re.compile(r"(?!.*(\.\.|\.lock$))[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 
@@ -31,7 +37,7 @@ class Published:
 
     Attributes:
         repo: `owner/name`.
-        changes: File to "new", "changed" or "unchanged".
+        changes: File to "new", "changed", "unchanged" or "deleted".
         commit: The commit that holds the files, 40 hexadecimal digits; None after a dry run with changes.
         url: The commit's page; None likewise.
         row: The catalog row that pins the commit; None likewise.
@@ -48,6 +54,15 @@ class Published:
     tag: str | None = None
 
 
+@dataclass(frozen=True)
+class _Target:
+    """The repository to publish to, and the files it shall hold."""
+
+    api: HfApi
+    repo: str
+    files: Contents
+
+
 def publish(
     directory: Path,
     repo_id: str,
@@ -57,128 +72,155 @@ def publish(
     licence: str | None = None,
     data_licence: str | None = None,
 ) -> Published:
-    """Publish an export as one commit, and read it back.
+    """Publish an export as one commit to main, after reading every byte back from a staging branch.
 
-    Does nothing where the repository has the same files already. The card is rendered with the repository's name.
-    What passes (429, 5xx, a dropped connection) is tried again; a commit whose answer was lost is found by reading.
+    If the repository already has the same files, nothing is written. Results and previews of an earlier version that
+    this export lacks are deleted in the same commit. Transient failures (429, 5xx, a dropped connection) are retried;
+    if only the answer to a commit was lost, the commit is found by reading.
 
     Args:
         directory: The export.
-        repo_id: `owner/name`; made if it is not there.
-        private: Make a private repository.
-        dry_run: Only read: say what would change.
-        tag: A name for the commit, such as v1.
-        licence: Of the weights, as the Hub spells it; None takes the training record's. Where that has none
-            either, the card says so and carries `license: unknown`.
-        data_licence: Of the training data, likewise.
+        repo_id: `owner/name`; created if it does not exist.
+        private: Create the repository as private.
+        dry_run: Only read, and report what would change.
+        tag: A tag for the commit, for example v1.
+        licence: The weights' licence in the Hub's spelling; None keeps the training record's. If neither states
+            one, the card says so and carries `license: unknown`.
+        data_licence: The training data's licence, likewise.
 
     Returns:
-        What changed, and the catalog row that pins it.
+        What changed, and the commit that holds it.
 
     Raises:
-        SpdError: The export is not sound or does not say where it is from, the name or the tag is taken, the Hub
-            refuses or cannot be reached, somebody else commits at the same moment, or the bytes read back differ.
+        SpdError: The export is not sound or does not state its origin, the name or the tag is taken, the Hub
+            refuses or cannot be reached, someone else commits at the same moment, or the Hub returns other bytes.
     """
-    if tag is not None and (not _TAG.fullmatch(tag) or tag == "main" or re.fullmatch(r"[0-9a-f]{40}", tag)):
-        raise SpdError(f"'{shown(tag)}' cannot be a tag; take a name such as v1, of letters, digits, dot and hyphen")
+    _check_tag(tag)
     config = check_export(directory)
     if "vit" in repo_id.lower() and "vit" not in config["architecture"]:
-        warnings.warn(f"anomalib takes {repo_id} for a vision transformer, because of the letters vit", stacklevel=2)
+        warnings.warn(f"anomalib will treat {repo_id} as a vision transformer because it contains vit", stacklevel=2)
     files = contents(directory, repo=repo_id, licence=licence, data_licence=data_licence)
-    api = HfApi(library_name="spd-weights")
+    target = _Target(HfApi(library_name="spd-weights"), repo_id, files)
     with explained(repo_id):
         if not dry_run and get_token() is None:
             raise SpdError("publishing needs a token: run hf auth login, or set HF_TOKEN")
-        head, changes = _compare(api, repo_id, files, private)
+        head, changes = _compare(target, private=private)
         if head is not None:
-            _check_name_is_free(api, repo_id, head, config)
-        _check_tag_is_free(api, repo_id, head, tag, _differ(changes))
+            _check_name_is_free(target, head, config)
+        _check_tag_is_free(target, head, tag, changes)
         if dry_run and _differ(changes):
             return Published(repo_id, changes, None, None, None, files)
-        if head is None:
-            with_retries(lambda: api.create_repo(repo_id, private=private or None, exist_ok=True))
-            head = with_retries(lambda: api.model_info(repo_id)).sha
-        assert head is not None
-        commit = head
-        if _differ(changes):
-            commit = _commit(api, repo_id, files, head, config["pretrained_cfg"]["description"])
-            _read_back(repo_id, commit, files)
+        commit = _put(target, head, changes, private, config["pretrained_cfg"]["description"])
         if tag is not None and not dry_run:
-            with_retries(lambda: _mark(api, repo_id, tag, commit))
-    url = f"{api.endpoint}/{repo_id}/commit/{commit}"
+            with_retries(lambda: _mark(target, tag, commit))
+    url = f"{target.api.endpoint}/{repo_id}/commit/{commit}"
     pinned = row(files, status="released", repo=repo_id, revision=commit, file=WEIGHTS)
     return Published(repo_id, changes, commit, url, pinned, files, tag)
 
 
-def _compare(api: HfApi, repo_id: str, files: Contents, private: bool = False) -> tuple[str | None, dict[str, str]]:
-    """The head commit (None: no repository yet) and, of each file, how it differs from there."""
+def _check_tag(tag: str | None) -> None:
+    if tag is not None and (not _TAG.fullmatch(tag) or tag in ("main", STAGING) or re.fullmatch(r"[0-9a-f]{40}", tag)):
+        raise SpdError(f"'{shown(tag)}' cannot be a tag; use letters, digits, dots and hyphens, for example v1")
+
+
+def _put(target: _Target, head: str | None, changes: Mapping[str, str], private: bool, title: str) -> str:
+    """Bring main to the wanted files: stage, read back, commit; returns main's commit."""
+    api, repo = target.api, target.repo
+    if head is None:
+        with_retries(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
+        head = with_retries(lambda: api.model_info(repo)).sha
+    assert head is not None
+    if not _differ(changes):
+        return head
+    _drop_staging(target)  # left over from an interrupted attempt
+    with_retries(lambda: api.create_branch(repo, branch=STAGING, revision=head, exist_ok=True))
+    _read_back(target, _commit(target, STAGING, head, title, changes))
+    commit = _commit(target, "main", head, title, changes)
+    _drop_staging(target)
+    return commit
+
+
+def _drop_staging(target: _Target) -> None:
+    # If it cannot be deleted, a later attempt deletes it or commits on top of it.
+    with suppress(HfHubHTTPError, TransportError):
+        with_retries(lambda: target.api.delete_branch(target.repo, branch=STAGING))
+
+
+def _compare(target: _Target, branch: str | None = None, private: bool = False) -> tuple[str | None, dict[str, str]]:
+    """The branch's head (None if there is no repository yet), and how each file differs from it."""
+    api, repo = target.api, target.repo
     try:
-        info = with_retries(lambda: api.model_info(repo_id))
+        info = with_retries(lambda: api.model_info(repo, revision=branch))
     except RepositoryNotFoundError:
-        return None, dict.fromkeys(files, "new")
+        return None, dict.fromkeys(target.files, "new")
     if private and not info.private:
-        raise SpdError(f"{repo_id} is there already and public; make it private on the Hub, or leave out private")
-    remote = remote_files(api, repo_id, info.sha)
-    return info.sha, {
+        raise SpdError(f"{repo} already exists and is public; make it private on the Hub, or leave out --private")
+    remote = remote_files(api, repo, info.sha)
+    changes = {
         name: "new" if name not in remote else "unchanged" if is_same(content, remote[name]) else "changed"
-        for name, content in files.items()
+        for name, content in target.files.items()
     }
+    stale = [name for name in remote if name in (RESULTS, PREVIEW) or name.startswith(".eval_results/")]
+    return info.sha, changes | {name: "deleted" for name in stale if name not in changes}
 
 
 def _differ(changes: Mapping[str, str]) -> bool:
     return set(changes.values()) != {"unchanged"}
 
 
-def _check_name_is_free(api: HfApi, repo_id: str, head: str, config: Mapping[str, Any]) -> None:
-    """Refuse to put weights over something else: another project's files, or other weights of ours."""
-    there = remote_files(api, repo_id, head)
-    if CONFIG not in there or TRAINING not in there:
-        if strangers := [name for name in there if name not in _NOT_WEIGHTS]:
-            raise SpdError(f"the name is taken: {repo_id} holds {strangers[0]}, not an export; choose another name")
+def _check_name_is_free(target: _Target, head: str, config: Mapping[str, Any]) -> None:
+    """Refuse to overwrite something else: another project's files, or other weights of ours."""
+    remote = remote_files(target.api, target.repo, head)
+    if CONFIG not in remote or TRAINING not in remote:
+        if strangers := [name for name in remote if name not in _NOT_WEIGHTS]:
+            raise SpdError(f"the name is taken: {target.repo} holds {strangers[0]}, not an export; use another name")
         return
     with TemporaryDirectory() as cache:
-        other = read_json(download(repo_id, CONFIG, head, cache))
+        other = read_json(download(target.repo, CONFIG, head, cache))
     theirs, ours = (
         f"{each.get('architecture')}.{(each.get('pretrained_cfg') or {}).get('tag')}" for each in (other, config)
     )
     if theirs != ours:
-        raise SpdError(f"the name is taken: {repo_id} holds {theirs}, this is {ours}; choose another name")
+        raise SpdError(f"the name is taken: {target.repo} holds {theirs}, this is {ours}; use another name")
 
 
-def _check_tag_is_free(api: HfApi, repo_id: str, head: str | None, tag: str | None, differs: bool) -> None:
+def _check_tag_is_free(target: _Target, head: str | None, tag: str | None, changes: Mapping[str, str]) -> None:
     if head is None or tag is None:
         return
-    marked = _tags(api, repo_id).get(tag)
-    if marked is not None and (differs or marked != head):
-        raise SpdError(f"the tag {tag} of {repo_id} marks {marked} already, which holds other files; choose another")
+    marked = _tags(target).get(tag)
+    if marked is not None and (_differ(changes) or marked != head):
+        raise SpdError(f"the tag {tag} of {target.repo} already marks {marked}, which holds other files; use another")
 
 
-def _tags(api: HfApi, repo_id: str) -> dict[str, str]:
-    return {ref.name: ref.target_commit for ref in with_retries(lambda: api.list_repo_refs(repo_id)).tags}
+def _tags(target: _Target) -> dict[str, str]:
+    refs = with_retries(lambda: target.api.list_repo_refs(target.repo))
+    return {ref.name: ref.target_commit for ref in refs.tags}
 
 
-def _mark(api: HfApi, repo_id: str, tag: str, commit: str) -> None:
-    # Read first: of an attempt before this one perhaps only the answer was lost.
-    if _tags(api, repo_id).get(tag) != commit:
-        api.create_tag(repo_id, tag=tag, revision=commit)
+def _mark(target: _Target, tag: str, commit: str) -> None:
+    # Read first: an earlier attempt may have succeeded and lost only its answer.
+    if _tags(target).get(tag) != commit:
+        target.api.create_tag(target.repo, tag=tag, revision=commit)
 
 
-def _commit(api: HfApi, repo_id: str, files: Contents, head: str, title: str) -> str:
-    """Commit once, whatever happens to the answers.
+def _commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping[str, str]) -> str:
+    """Commit once to a branch, even if answers are lost; returns the commit.
 
-    Every attempt names its parent, so that two can never land; after a failure the repository is read, and where
-    the commit is there already only its answer was lost. A commit of somebody else to other files is built upon
-    once; one to these files is not overwritten.
+    Every attempt names its parent, so two attempts can never both land. After a failure the branch is read; if it
+    has the files already, only the answer was lost. Someone else's commit to other files is built upon once; a commit
+    to these files is never overwritten: it changes `wanted`, how the files differ from the branch.
     """
-    _, wanted = _compare(api, repo_id, files)
     may_move = True
     for wait in (*transport.WAITS, None):
-        operations = [CommitOperationAdd(name, content) for name, content in files.items()]
+        operations: list[Any] = [CommitOperationAdd(name, content) for name, content in target.files.items()]
+        operations += [CommitOperationDelete(name) for name, change in wanted.items() if change == "deleted"]
         try:
-            return api.create_commit(repo_id, operations, commit_message=title, parent_commit=head).oid
+            return target.api.create_commit(
+                target.repo, operations, commit_message=title, revision=branch, parent_commit=head
+            ).oid
         except (TransportError, OSError, RuntimeError) as error:
             failure = cause(error)
-        now, changes = _compare(api, repo_id, files)
+        now, changes = _compare(target, branch)
         if now is not None and not _differ(changes):
             return now
         if now is None or changes != wanted or wait is None:
@@ -193,15 +235,15 @@ def _commit(api: HfApi, repo_id: str, files: Contents, head: str, title: str) ->
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-def _read_back(repo_id: str, commit: str, files: Contents) -> None:
-    """Compare every byte with what was meant, and let the copy pass every check that an export must."""
+def _read_back(target: _Target, commit: str) -> None:
+    """Download every staged byte, compare it with what was sent, and check the copy like any export."""
     with TemporaryDirectory() as cache:
-        for name, content in files.items():
-            path = download(repo_id, name, commit, cache)
+        for name, content in target.files.items():
+            path = download(target.repo, name, commit, cache)
             expected, found = digest_of(content), sha256(path)
             if expected != found:
                 raise SpdError(
-                    f"{repo_id}@{commit} gives back other bytes for {name}: expected sha256 {expected}, found "
-                    f"{found}; do not use this commit: delete the file on the Hub and publish again"
+                    f"{target.repo}@{commit} returns other bytes for {name}: expected sha256 {expected}, found "
+                    f"{found}; main is unchanged, publish again"
                 )
-        check_export(download(repo_id, WEIGHTS, commit, cache).parent)
+        check_export(download(target.repo, WEIGHTS, commit, cache).parent)

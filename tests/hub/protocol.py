@@ -164,6 +164,24 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.store.save(repo_id)
         self.reply({})
 
+    def make_branch(self, repo_id: str, revision: str) -> None:
+        repo, _ = self.find(repo_id)
+        start = json.loads(self.body or b"{}").get("startingPoint") or "main"
+        with self.hub.store.lock:
+            if revision in repo["branches"]:
+                raise HubError(409, "Reference already exists")
+            repo["branches"][revision] = self.hub.store.resolve(repo, start)
+            self.hub.store.save(repo_id)
+        self.reply({})
+
+    def delete_branch(self, repo_id: str, revision: str) -> None:
+        repo, _ = self.find(repo_id)
+        with self.hub.store.lock:
+            if repo["branches"].pop(revision, None) is None:
+                raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            self.hub.store.save(repo_id)
+        self.reply({})
+
     def validate_yaml(self) -> None:
         content = json.loads(self.body)["content"]
         match = re.match(r"---\n(.*?)\n---\n", content, flags=re.DOTALL)
@@ -282,6 +300,8 @@ ROUTES = [
     ("GET", rf"{_MODEL}/commits/(?P<revision>[^/]+)", "history"),
     ("GET", rf"{_MODEL}/refs", "refs"),
     ("POST", rf"{_MODEL}/tag/(?P<revision>[^/]+)", "tag"),
+    ("POST", rf"{_MODEL}/branch/(?P<revision>[^/]+)", "make_branch"),
+    ("DELETE", rf"{_MODEL}/branch/(?P<revision>[^/]+)", "delete_branch"),
     ("POST", rf"{_MODEL}/preupload/(?P<revision>[^/]+)", "preupload"),
     ("POST", rf"{_MODEL}/commit/(?P<revision>[^/]+)", "commit"),
     ("POST", rf"/{_REPO}\.git/info/lfs/objects/batch", "lfs_batch"),

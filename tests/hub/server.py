@@ -46,8 +46,13 @@ class HubServer:
         return {**variables, **({"HF_TOKEN": token} if token else {})}
 
     def commits(self, repo_id: str) -> list[str]:
-        """Titles, oldest first."""
-        return [commit["title"] for commit in self.store.repo(repo_id)["commits"].values()]
+        """Titles of main's commits, oldest first."""
+        repo = self.store.repo(repo_id)
+        titles, sha = [], repo["branches"]["main"]
+        while sha:
+            titles.append(repo["commits"][sha]["title"])
+            sha = repo["commits"][sha]["parent"]
+        return titles[::-1]
 
     def flip_byte(self, repo_id: str, path: str, revision: str = "main", offset: int = -1) -> None:
         """Damage the stored bytes of a file; size, digest and ETag stay as declared."""

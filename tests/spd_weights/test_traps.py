@@ -54,7 +54,7 @@ def test_no_row_is_taken_for_a_vision_transformer_by_anomalib() -> None:
 
 
 def test_publishing_under_a_name_with_vit_warns(hub: HubServer, export: Path) -> None:
-    with pytest.warns(UserWarning, match="anomalib takes invitro/weights for a vision transformer"):
+    with pytest.warns(UserWarning, match="anomalib will treat invitro/weights as a vision transformer"):
         publish(export, "invitro/weights", dry_run=True)
 
 

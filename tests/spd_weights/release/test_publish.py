@@ -1,6 +1,8 @@
+import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -156,7 +158,10 @@ _BUSY, _LIMITED = answer(503), answer(429, **{"Retry-After": "0"})
     [
         ("GET", "/api/models/"),
         ("POST", "/api/repos/create"),
+        ("POST", "/branch/"),
+        ("POST", "/commit/spd-weights-upload"),
         ("POST", "/commit/main"),
+        ("DELETE", "/branch/"),
         ("POST", "/tag/"),
         ("GET", "/resolve/"),
     ],
@@ -168,6 +173,7 @@ def test_what_passes_is_tried_again(
     done = publish(export, repo, tag="v1")
     assert faults.seen == faults.times
     assert len(hub.commits(repo)) == 2
+    assert list(hub.store.repo(repo)["branches"]) == ["main"]
     assert HfApi().model_info(repo, revision="v1").sha == done.commit == HfApi().model_info(repo).sha
 
 
@@ -209,7 +215,7 @@ def test_tag_marks_the_commit_and_is_never_moved(
     publish(export, repo, tag="v1.1")
     assert hub.store.repo(repo)["tags"] == {"v1": first.commit, "v1.1": first.commit}
     export_backbone(random_backbone(seed=1), export, training)
-    with pytest.raises(SpdError, match=f"the tag v1 of {repo} marks {first.commit} already"):
+    with pytest.raises(SpdError, match=f"the tag v1 of {repo} already marks {first.commit}"):
         publish(export, repo, tag="v1")
     assert len(hub.commits(repo)) == 2
     for name in ("a b", "../x", "main", "a" * 40, "", "x.lock", "v\n"):
@@ -265,15 +271,82 @@ def test_row_goes_into_the_catalog(
     assert own.read_text() == before
 
 
-def test_bytes_that_do_not_come_back_are_reported(hub: HubServer, export: Path, repo: str) -> None:
+def test_bytes_that_do_not_come_back_leave_main_unchanged(hub: HubServer, export: Path, repo: str) -> None:
+    first = publish(export, repo)
+    before = hub.store.repo(repo)["branches"]["main"]
+
     def damage_before_the_first_read(handler: Handler) -> bool:
-        if handler.command == "GET" and handler.path.endswith("/model.safetensors"):
-            hub.flip_byte(repo, "model.safetensors")
+        if handler.command == "GET" and handler.path.endswith("/training.json"):
+            hub.flip_byte(repo, "training.json", revision="spd-weights-upload")
         return False
 
+    training = json.loads((export / "training.json").read_text())
+    (export / "training.json").write_text(json.dumps({**training, "seed": 7}))
     hub.fault = damage_before_the_first_read
-    with pytest.raises(SpdError, match=r"gives back other bytes for model\.safetensors: expected .* found"):
+    with pytest.raises(
+        SpdError, match=r"returns other bytes for training\.json: expected .* found .*main is unchanged"
+    ):
         publish(export, repo)
+    hub.fault = None
+    assert hub.store.repo(repo)["branches"]["main"] == before == first.commit
+    assert set(publish(export, repo).changes.values()) == {"changed", "unchanged"}
+    assert list(hub.store.repo(repo)["branches"]) == ["main"]
+
+
+def _is_write(handler: Handler) -> bool:
+    return handler.command in ("PUT", "DELETE") or (
+        handler.command == "POST" and not re.search("paths-info|validate-yaml|preupload", handler.path)
+    )
+
+
+@pytest.mark.parametrize("interrupted_at", range(9))
+def test_interrupted_publishing_leaves_main_as_it_was(
+    hub: HubServer, export: Path, repo: str, training: dict[str, Any], interrupted_at: int
+) -> None:
+    publish(export, repo)
+    before = hub.store.repo(repo)["branches"]["main"]
+    export_backbone(random_backbone(seed=1), export, {**training, "seed": 1})
+    writes = 0
+
+    def interrupt(handler: Handler) -> bool:
+        nonlocal writes
+        writes += _is_write(handler)
+        return writes > interrupted_at and answer(400)(handler)
+
+    hub.fault = interrupt
+    finished = False
+    with contextlib.suppress(SpdError):
+        publish(export, repo)
+        finished = True
+    hub.fault = None
+    moved = hub.store.repo(repo)["branches"]["main"] != before
+    assert moved == finished  # neither half a commit nor a failure after the commit
+    done = publish(export, repo)
+    assert len(hub.commits(repo)) == 3
+    assert hub.store.repo(repo)["branches"]["main"] == done.commit
+    assert finished == (interrupted_at >= 8), writes
+
+
+def test_what_an_earlier_version_had_is_deleted_in_the_same_commit(
+    hub: HubServer, export: Path, repo: str, training: dict[str, Any]
+) -> None:
+    digest = hashlib.sha256((export / "model.safetensors").read_bytes()).hexdigest()
+    row = {"weights": "w", "weights_sha256": digest, "dataset": "visa", "category": "pcb1", "protocol": "1cls"}
+    rows = [{**row, "method": "padim", "metric": "image_auroc", "seed": 0, "value": 0.875}]
+    (export / "results.json").write_text(json.dumps({"schema": 1, "rows": rows}))
+    (export / "preview.png").write_bytes(b"views")
+    first = publish(export, repo)
+    HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="LICENSE", repo_id=repo)
+    old = set(HfApi().list_repo_files(repo, revision=first.commit)) - {*EXPORT_FILES, ".gitattributes"}
+    assert {"results.json", "preview.png"} < old
+    export_backbone(random_backbone(seed=1), export, {**training, "seed": 1})
+    planned = publish(export, repo, dry_run=True)
+    done = publish(export, repo)
+    assert {name for name, change in done.changes.items() if change == "deleted"} == old
+    assert done.changes == planned.changes
+    assert set(HfApi().list_repo_files(repo)) == {*EXPORT_FILES, ".gitattributes", "LICENSE"}
+    assert len(hub.commits(repo)) == 4
+    assert set(publish(export, repo).changes.values()) == {"unchanged"}
 
 
 @pytest.mark.parametrize(
@@ -296,7 +369,7 @@ def test_name_that_is_none(hub: HubServer, export: Path) -> None:
 
 def test_public_repository_is_not_silently_kept_public(hub: HubServer, export: Path, repo: str) -> None:
     publish(export, repo)
-    with pytest.raises(SpdError, match="there already and public"):
+    with pytest.raises(SpdError, match="already exists and is public"):
         publish(export, repo, private=True)
 
 
