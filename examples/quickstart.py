@@ -35,9 +35,9 @@ def main() -> int:
     try:
         images, parts = args.pretrain or str(out / "scenes"), args.visa or str(out / "parts")
         if not args.pretrain:
-            run("synthetic.scenes", "--to", images, "--count", "64" if args.smallest else "1200")
+            run("synthetic.scenes", "--to", images, "--count", "64" if args.smallest else "400")
         if not args.visa:
-            few = ["--objects", "gear", "--train", "8", "--test-normal", "4", "--anomalies", "4", "--size", "128"]
+            few = ["--train", "8", "--test-normal", "4", "--anomalies", "4", "--size", "128"]
             run("synthetic.parts", "--to", parts, *(few if args.smallest else []))
 
         # Both runs see the same images in the same order and start from the same weights.

@@ -1,1 +1,1 @@
-"""Images that the quickstart and the tests draw when there are no photographs."""
+"""Pictures for the quickstart and the tests where there are no photographs: inspection parts, and scenes."""

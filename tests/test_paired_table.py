@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 def test_trains_evaluates_and_tabulates_and_does_nothing_twice(tmp_path: Path):
     scenes, parts, out = tmp_path / "scenes", tmp_path / "parts", tmp_path / "table"
-    few = ("--objects", "gear", "--train", "8", "--test-normal", "4", "--anomalies", "10", "--size", "64")
+    few = ("--train", "8", "--test-normal", "4", "--anomalies", "10", "--size", "64")
     command("synthetic.scenes", "--to", scenes, "--count", "64", "--size", "48")
     command("synthetic.parts", "--to", parts, *few)
     small = [

@@ -17,7 +17,8 @@ from eval.finetune.training import Training
 from eval.finetune.two_class import TwoClassPredictor
 from eval.metrics.metrics import image_metrics, pixel_metrics
 from eval.predictions import Run
-from synthetic.parts.__main__ import main as render
+from synthetic.folder import write
+from synthetic.parts import files
 from tests.eval.helpers import mvtec_category
 
 pytestmark = pytest.mark.slow
@@ -90,9 +91,9 @@ def test_killed_processes_go_on_where_they_were(data, alone, tmp_path):
 
 
 def test_rendered_defects_can_be_learnt_by_heart(tmp_path):
-    parts = ["--objects", "gear", "--train", "10", "--test-normal", "10", "--anomalies", "12", "--size", "96"]
-    assert render(["--to", str(tmp_path), *parts]) == 0
-    category = draw_shots(load_categories(tmp_path, "2cls_highshot")[0], 6, 0)
+    arguments = {"train": 10, "test-normal": 10, "anomalies": 12, "size": 96, "seed": 0}
+    assert write(tmp_path / "parts", "synthetic.parts", arguments, files)
+    category = draw_shots(load_categories(tmp_path / "parts", "2cls_highshot")[0], 6, 0)
     category = replace(category, test=category.train)
     training = Training(classifier_size=64, unet_size=64, epochs=60, min_steps=1, lr=1e-3)
     anomalous = np.array([sample.anomalous for sample in category.test])
