@@ -1,5 +1,7 @@
 """One cell of the results: the metrics, pictures and maps of one run, written to the cell's folder."""
 
+import functools
+import hashlib
 import math
 import re
 import time
@@ -11,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from spd_weights.files import write_json, write_text
+from spd_weights.environment import environment
+from spd_weights.files import json_text, write_json, write_text
 
 from .data.datasets import Category, Sample
 from .metrics.metrics import (
@@ -29,6 +32,10 @@ from .predictions import Prediction, Predictor, Run
 from .report.curves import curve
 from .report.figures import write_figures
 
+NUMBERS_VERSION = 1
+"""Raise it when a change of the code changes numbers: finished cells are then measured again. The golden tests
+(tests/eval/test_golden.py) fail at such a change."""
+
 CELL = "cell.json"
 MAPS = "maps.npz"
 TRAINING_IMAGES = "train.txt"  # 2-class only: one path per line, relative to the category's folder
@@ -43,7 +50,18 @@ class Cell:
     predictor: Predictor
     category: Category
     run: Run
-    fingerprint: str  # of the category and of everything else that changes the numbers
+    settings: dict[str, Any]  # those that the method uses
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A digest of everything that the numbers depend on: data, weights, settings, device and code."""
+        parts = {
+            "version": NUMBERS_VERSION,
+            "category": self.category.fingerprint,
+            "predictor": self.predictor.identity(self.run),
+            "settings": self.settings,
+        }
+        return hashlib.sha256(json_text(parts).encode()).hexdigest()
 
     @property
     def key(self) -> dict[str, Any]:
@@ -89,7 +107,10 @@ def write_undefined_cell(folder: Path, cell: Cell, metrics: str, reason: str) ->
 
 
 def _write(folder: Path, cell: Cell, metrics: dict[str, Metric], seconds: float, figures: dict[str, Any]) -> None:
-    write_json(folder / CELL, {"fingerprint": cell.fingerprint, "rows": _rows(cell, metrics, seconds), **figures})
+    where = environment()
+    name = hashlib.sha256(json_text(where).encode()).hexdigest()[:8]
+    rows = [{**row, "environment": name} for row in _rows(cell, metrics, seconds)]
+    write_json(folder / CELL, {"fingerprint": cell.fingerprint, "environment": where, "rows": rows, **figures})
     if cell.run.protocol != "1cls":
         names = _names(cell.category, cell.category.train)
         write_text(folder / TRAINING_IMAGES, "".join(f"{name}\n" for name in names))

@@ -54,6 +54,9 @@ class Predictor(Protocol):
     image_size: int
     resize: str
 
+    def identity(self, run: Run) -> dict[str, Any]:
+        """What a run's numbers depend on besides the data and the settings: backbone, layers, device; JSON-ready."""
+
     def unusable(self, category: Category) -> str | None:
         """The reason why the methods cannot be measured on a category, or None."""
 

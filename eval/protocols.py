@@ -1,11 +1,13 @@
 """The protocols: which methods they have, and which splits they can be measured on."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from spd_weights.errors import SpdError
 
 from .data.datasets import Category
 from .detectors.methods import DETECTORS
+from .finetune.training import Training
 from .finetune.two_class import NETWORKS
 from .predictions import Run
 
@@ -13,6 +15,14 @@ SHOTS = {"2cls_5shot": 5, "2cls_10shot": 10}  # training images of each class
 # The methods of each protocol.
 PROTOCOLS = {"1cls": tuple(DETECTORS), **dict.fromkeys(("2cls_highshot", *SHOTS), tuple(NETWORKS))}
 _DEFAULT_METHODS = {"1cls": ("padim",)}
+
+
+def settings_used(method: str) -> tuple[str, ...]:
+    """Names of the fields of `Settings` and `Training` that change a method's numbers."""
+    if method in DETECTORS:
+        return ("image_size", "resize", "feature_precision", *DETECTORS[method].options, "metrics")
+    others = {f"{name}_size" for name in NETWORKS if name != method}
+    return (*(field.name for field in fields(Training) if field.name not in others), "metrics")
 
 
 def repetitions(protocol: str, methods: Sequence[str], seeds: int) -> list[Run]:

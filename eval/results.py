@@ -6,11 +6,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from spd_weights.environment import environment
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, replacing, write_json
 
 from .cell import CELL, MAPS, Cell, cell_folder
+from .protocols import settings_used
 
 SCHEMA = 1
 _KEY = ("weights", "dataset", "category", "protocol", "method", "seed")  # identifies a cell
@@ -36,14 +36,15 @@ class Results:
     results.json from them, in the order in which the cells were requested.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], training: dict[str, Any], data: Path) -> None:
+    def __init__(self, folder: Path, data: Path, settings: dict[str, Any], methods: Iterable[str]) -> None:
         """Open the folder's results, or start them.
 
         Args:
             folder: The folder of results.json.
-            settings: Of the detectors and the metrics; must equal those of the results already there.
-            training: Of the 2-class methods; empty if there are none. Must equal earlier ones, if any.
             data: The data folder as the user named it, for the record.
+            settings: All settings of this call. Those that both the methods and methods of earlier results use must
+                have the same values.
+            methods: The methods of this call.
 
         Raises:
             SpdError: The folder holds results of other settings, or cannot be used.
@@ -51,24 +52,23 @@ class Results:
         self._folder = folder
         if (folder / "results.json").exists():
             self._content = read_results(folder)
-            config = self._content["config"]
-            before = {**training, **config}  # if there are no 2-class results yet, these settings are the first
-            for name, value in {**settings, **training}.items():
-                if before.get(name) != value:
-                    raise SpdError(
-                        f"{folder}: holds results with {name} = {before.get(name)}, not {value}; "
-                        "choose another --out, or the same settings to resume"
-                    )
-            config |= training
         else:
-            self._content = {"schema": SCHEMA, "created": _now(), "rows": []}
-            self._content["config"] = {**settings, **training, "weights": {}, "split": {}}
+            empty = {"weights": {}, "split": {}}
+            self._content = {"schema": SCHEMA, "created": _now(), "environment": {}, "config": empty, "rows": []}
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SpdError(f"{folder}: cannot be created ({error}); choose another --out") from error
-        self._content["config"]["data"] = str(data)
-        self._content["environment"] = environment()
+        config = self._content["config"]
+        used = {name for method in methods for name in settings_used(method)}
+        held = {name for row in self._content["rows"] for name in settings_used(row["method"])}
+        for name in sorted(used & held & config.keys()):
+            if config[name] != settings[name]:
+                raise SpdError(
+                    f"{folder}: holds results with {name} = {config[name]}, not {settings[name]}; "
+                    "choose another --out, or the same settings to resume"
+                )
+        self._content["config"] = {**settings, **config, **{name: settings[name] for name in used}, "data": str(data)}
 
     def finished(self, cell: Cell, save_maps: bool = False) -> dict[str, Any] | None:
         """The content of the cell's cell.json if the same weights, split and run were measured before."""
@@ -107,14 +107,19 @@ class Results:
         keys = {_key_of(cell.key) for cell in cells}
         rows = [row for row in self._content["rows"] if _key_of(row) not in keys]
         config = self._content["config"]
+        environments = self._content.get("environments", {})
         for cell in cells:
             if content := self.finished(cell):
                 rows += content["rows"]
+                environments[content["rows"][0]["environment"]] = content["environment"]
+                self._content["environment"] = content["environment"]
                 config["weights"].setdefault(cell.predictor.weights, {}).update(cell.predictor.about)
                 where = f"{cell.category.dataset}/{cell.category.name} {cell.run.protocol}"
                 config["split"][where] = cell.category.split
         if rows != self._content["rows"]:
             self._content["rows"] = rows
+            used = {row.get("environment") for row in rows}
+            self._content["environments"] = {name: where for name, where in environments.items() if name in used}
             write_json(self._folder / "results.json", self._content)
 
 

@@ -1,14 +1,12 @@
 """Evaluate weights on data sets: plan the cells, measure those that are missing, collect the results."""
 
 import functools
-import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +18,12 @@ from .cell import Cell, write_cell, write_undefined_cell
 from .data.datasets import Category, Sample, draw_shots, load_categories
 from .data.download import unpacked
 from .data.masks import check_masks, read_masks
-from .detectors.methods import Settings
+from .detectors.methods import DETECTORS, Settings
 from .detectors.one_class import OneClassPredictor
 from .finetune.training import Training
 from .finetune.two_class import TwoClassPredictor
 from .predictions import Predictor, Run
-from .protocols import SHOTS, check, repetitions
+from .protocols import SHOTS, check, repetitions, settings_used
 from .results import Results
 
 Job = list[Cell]  # cells that differ only in their run, and are measured together
@@ -64,12 +62,13 @@ def evaluate(request: Request) -> bool:
         SpdError: As `load_categories`, `draw_shots`, `repetitions`, the predictors and `Results`.
     """
     processes = PartialState(cpu=not torch.cuda.is_available(), timeout=_TIMEOUT)
-    two_class = any(protocol != "1cls" for protocol in request.protocols)
-    training = asdict(request.training) if two_class else {}
-    results = Results(request.out, asdict(request.settings), training, request.data)
+    runs = {protocol: repetitions(protocol, request.methods, request.seeds) for protocol in request.protocols}
+    methods = {run.method for of_protocol in runs.values() for run in of_protocol}
+    training = {} if methods <= DETECTORS.keys() else asdict(request.training)
+    results = Results(request.out, request.data, {**asdict(request.settings), **training}, methods)
     with processes.main_process_first():
         request = replace(request, data=unpacked(request.data))
-    jobs = _plan(request)
+    jobs = _plan(request, runs)
     new = results.uncollected(cell for job in jobs for cell in job)
     jobs = [[cell for cell in job if not results.finished(cell, request.save_maps)] for job in jobs]
     jobs = [job for job in jobs if job]
@@ -91,9 +90,8 @@ def evaluate(request: Request) -> bool:
     return processes.is_main_process
 
 
-def _plan(request: Request) -> list[Job]:
-    """All requested cells, with their data and weights checked."""
-    runs = {protocol: repetitions(protocol, request.methods, request.seeds) for protocol in request.protocols}
+def _plan(request: Request, runs: dict[str, list[Run]]) -> list[Job]:
+    """All requested cells, with their data and weights checked; `runs` by protocol."""
     data = {protocol: load_categories(request.data, protocol, request.categories) for protocol in runs}
     for protocol, categories in data.items():
         for category in categories:
@@ -124,20 +122,13 @@ def _jobs(
     protocol: str, category: Category, runs: list[Run], predictors: dict[str, Predictor], request: Request
 ) -> list[Job]:
     """A category's jobs: one for all 1-class runs, which share their features, and one for each 2-class run."""
-    settings = asdict(request.settings)
-    if protocol == "1cls":
-        return [_job(predictors[runs[0].method], category, runs, settings)]
-    settings = {**asdict(request.training), "metrics": request.settings.metrics}
-    jobs = []
+    settings = {**asdict(request.settings), **asdict(request.training)}
+    cells = []
     for run in runs:
         drawn = draw_shots(category, SHOTS[protocol], run.seed) if protocol in SHOTS else category
-        jobs.append(_job(predictors[run.method], drawn, [run], settings))
-    return jobs
-
-
-def _job(predictor: Predictor, category: Category, runs: list[Run], settings: dict[str, Any]) -> Job:
-    fingerprint = hashlib.sha256(f"{category.fingerprint()} {settings}".encode()).hexdigest()
-    return [Cell(predictor, category, run, fingerprint) for run in runs]
+        used = {name: settings[name] for name in settings_used(run.method)}
+        cells.append(Cell(predictors[run.method], drawn, run, used))
+    return [cells] if protocol == "1cls" else [[cell] for cell in cells]
 
 
 def _measure(job: Job, request: Request, results: Results, masks_of: ReadMasks, bars: Progress) -> None:

@@ -11,7 +11,7 @@ from spd_weights.images import normalized
 from spd_weights.stages import DETECTOR_REDUCTIONS, stage_indices
 
 from .folding import folded
-from .weights import load_backbone
+from .weights import fingerprint, load_backbone
 
 FEATURE_PRECISIONS = ("fp32", "bf16")
 # On a CPU larger batches are slower: their activations are no longer served from memory the allocator reuses.
@@ -25,6 +25,7 @@ class Extractor:
         weights: The name by which they were requested.
         sha256: Digest of the safetensors file, or None.
         architecture: timm's name of the architecture.
+        fingerprint: Digest of the network, its tensors and its preprocessing.
         layers: Indices of the feature maps in timm's `feature_info`, ascending.
         about: Architecture, layers and device, JSON-ready.
         image_size: Side of the images in pixels.
@@ -53,6 +54,7 @@ class Extractor:
         if not hasattr(model, "forward_intermediates"):
             raise SpdError(f"weights {weights!r}: this architecture gives no intermediate feature maps in timm")
         self.architecture = model.pretrained_cfg["architecture"]
+        self.fingerprint = fingerprint(model)
         stages = stage_indices(model)
         self.layers = sorted({stages[r] for r in reductions})
         self.about = {"architecture": self.architecture, "layers": self.layers, "device": self.device.type}
@@ -87,6 +89,10 @@ class Extractor:
     def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
         """The maps of some of the requested strides. A map that stands for two strides is returned once."""
         return [maps[i] for i in dict.fromkeys(self._position[r] for r in reductions)]
+
+    def layers_of(self, reductions: Sequence[int]) -> list[int]:
+        """The layers whose maps `select` returns."""
+        return [self.layers[i] for i in dict.fromkeys(self._position[r] for r in reductions)]
 
     def normalised(self, images: Tensor) -> Tensor:
         """The backbone's input for uint8 images: float32, normalised by the weights' own mean and deviation."""

@@ -1,12 +1,14 @@
 """Find the weights that a user names, and check that every tensor of the backbone was loaded from them."""
 
 import difflib
+import hashlib
 from pathlib import Path
 
 import huggingface_hub
 import safetensors
 import timm
 import torch
+from timm.data import resolve_model_data_config
 from torch import nn
 
 import spd_weights  # noqa: F401  (registers its weights with timm)
@@ -41,6 +43,20 @@ def load_backbone(weights: str, image_size: int) -> tuple[nn.Module, str | None]
     _check_loaded(model, weights, keys)
     file = folder / WEIGHTS if folder else _cached_file(model)
     return model.eval(), sha256(file) if file else None
+
+
+def fingerprint(backbone: nn.Module) -> str:
+    """A digest of everything that a backbone's features depend on: its tensors, its modules and its preprocessing.
+
+    Unlike the sha256 of a file it also exists for weights that were not read from a safetensors file, and it changes
+    when only the mean or the deviation in config.json changes.
+    """
+    data = resolve_model_data_config(backbone)
+    digest = hashlib.sha256(f"{backbone} {data['mean']} {data['std']}".encode())
+    for name, tensor in backbone.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _local_folder(weights: str) -> Path | None:

@@ -1,6 +1,7 @@
 """Inspection data sets in their published layouts, VisA's and MVTec AD's, recognised by their folders."""
 
 import csv
+import functools
 import hashlib
 import os
 import zlib
@@ -62,14 +63,21 @@ class Category:
         """Whether defects have masks, so that localisation can be measured."""
         return any(sample.mask for sample in self.test)
 
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Changes when the split, a label or the size of a file changes."""
+        """A digest that changes when the split, a label or the content of a file changes."""
         digest = hashlib.sha256()
         for part, samples in (("train", self.train), ("test", self.test)):
             for s in samples:
-                sizes = [path.stat().st_size for path in (s.image, s.mask) if path]
-                digest.update(f"{part} {s.image.name} {s.kind} {s.anomalous} {sizes}\n".encode())
+                contents = [_content(path, path.stat().st_mtime_ns) for path in (s.image, s.mask) if path]
+                digest.update(f"{part} {s.image.name} {s.kind} {s.anomalous} {contents}\n".encode())
         return digest.hexdigest()
+
+
+@functools.cache
+def _content(path: Path, modified: int) -> str:
+    """The file's sha256, read once per process for all weights and protocols."""
+    return sha256(path)
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,12 @@ class Detector(Fitted, ABC):
     Attributes:
         reductions: Strides of the feature maps that it reads, out of `spd_weights.stages.REDUCTIONS`.
         seeded: Whether its result depends on a seed. If not, one repetition is enough.
+        options: Names of the fields of `eval.detectors.methods.Settings` that only some detectors use and it does.
     """
 
     reductions: ClassVar[tuple[int, ...]]
     seeded: ClassVar[bool]
+    options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def update(self, features: list[Tensor]) -> None:

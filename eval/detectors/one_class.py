@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,11 @@ class OneClassPredictor:
         self.weights, self.sha256, self.about = weights, self.extractor.sha256, self.extractor.about
         self.image_size, self.resize = settings.image_size, settings.resize
         self._settings = settings
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """The backbone, the layers that the run's detector reads, and the device."""
+        layers = self.extractor.layers_of(DETECTORS[run.method].reductions)
+        return {"backbone": self.extractor.fingerprint, "layers": layers, "device": self.extractor.device.type}
 
     def unusable(self, category: Category) -> str | None:
         """None: every category with normal images can be measured."""

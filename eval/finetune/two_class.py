@@ -4,13 +4,14 @@ import copy
 import time
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from spd_weights.errors import SpdError
 
-from ..backbone.weights import load_backbone
+from ..backbone.weights import fingerprint, load_backbone
 from ..data.datasets import Category, Sample
 from ..data.images import batches
 from ..data.masks import read_masks
@@ -43,6 +44,7 @@ class TwoClassPredictor:
         self._network, self._training = NETWORKS[method], training
         self.image_size = getattr(training, f"{method}_size")
         self._backbone, self.sha256 = load_backbone(weights, self.image_size)
+        self._fingerprint = fingerprint(self._backbone)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.about = {"architecture": self._backbone.pretrained_cfg["architecture"], "device": self._device.type}
         try:
@@ -54,6 +56,10 @@ class TwoClassPredictor:
                 f"weights {weights!r}: {method} cannot be built for images of {self.image_size} x "
                 f"{self.image_size} pixels ({reason})"
             ) from error
+
+    def identity(self, run: Run) -> dict[str, Any]:
+        """The backbone and the device."""
+        return {"backbone": self._fingerprint, "device": self._device.type}
 
     def network(self, seed: int) -> Network:
         """The network before training, on the CPU: the weights under test, and heads drawn from the seed."""

@@ -62,10 +62,10 @@ def test_rows_hold_what_the_contract_says(tile, tmp_path):
     weights = str(tiny_export(tmp_path / "run" / "export"))
     evaluate(request(tile, tmp_path / "out", weights=[weights], seeds=2))
     content = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert content.keys() == {"schema", "created", "environment", "config", "rows"}
+    assert content.keys() == {"schema", "created", "environment", "environments", "config", "rows"}
     keys = "weights weights_sha256 dataset category protocol method seed metric value n_train n_test_normal"
     for row in content["rows"]:
-        assert row.keys() == {*keys.split(), "n_test_anomalous", "seconds"}
+        assert row.keys() == {*keys.split(), "n_test_anomalous", "seconds", "environment"}
         assert (row["n_train"], row["n_test_normal"], row["n_test_anomalous"]) == (6, 4, 4)
         assert (row["weights"], row["dataset"], row["category"]) == (weights, "set", "tile")
         assert len(row["weights_sha256"]) == 64

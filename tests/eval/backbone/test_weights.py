@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from eval.backbone.features import Extractor
+from eval.backbone.weights import fingerprint, load_backbone
 from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 from tests.eval.helpers import ARCH, tiny_export
@@ -157,3 +158,23 @@ def test_hub_model_and_its_digest(export, hub):
 
 def test_hub_repository_that_does_not_exist(hub):
     refusal("hf-hub:acme/nothing", "acme/nothing", "downloaded folder")
+
+
+def test_fingerprint_changes_with_any_tensor_module_or_preprocessing(export):
+    def fingerprint_of(change=lambda model: None):
+        model, _ = load_backbone(str(export), 64)
+        change(model)
+        return fingerprint(model)
+
+    def halve_one_number(model):
+        model.layer3[0].conv2.weight.data[0, 0, 0, 0] /= 2
+
+    def replace_activation(model):
+        model.layer3[0].act1 = torch.nn.SiLU()
+
+    def change_mean(model):
+        model.pretrained_cfg["mean"] = (0.5, 0.4, 0.31)
+
+    changes = (halve_one_number, replace_activation, change_mean)
+    assert fingerprint_of() == fingerprint_of()
+    assert len({fingerprint_of(), *map(fingerprint_of, changes)}) == 4

@@ -295,7 +295,7 @@ def test_masks_of_any_mode_mean_non_zero(tmp_path, mode):
 
 def test_fingerprint_notices_changed_data(tmp_path):
     folder = mvtec_category(tmp_path / "tile")
-    before = load_categories(folder, "1cls")[0].fingerprint()
-    assert load_categories(folder, "1cls")[0].fingerprint() == before
+    before = load_categories(folder, "1cls")[0].fingerprint
+    assert load_categories(folder, "1cls")[0].fingerprint == before
     (folder / "test" / "good" / "003.png").unlink()
-    assert load_categories(folder, "1cls")[0].fingerprint() != before
+    assert load_categories(folder, "1cls")[0].fingerprint != before
