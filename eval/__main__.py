@@ -16,8 +16,9 @@ from .inspection.commands import fit_command, predict_command
 from .metrics.compare import compare
 from .options import add_settings, add_training, positive, settings_of, training_of
 from .protocols import PROTOCOLS
-from .report.comparison import write_comparison
+from .report.comparison import add_groups, write_comparison
 from .report.html import write_report
+from .report.plan import plan_command
 from .report.summary import summary_command
 from .report.tables import match_weights
 from .report.terminal import print_comparison, print_tables
@@ -47,6 +48,9 @@ examples:
 
   python -m eval compare runs/compare --baseline base
         which differences are more than chance: better, worse or undecided, with intervals
+
+  python -m eval plan runs/compare --baseline base --difference 1
+        how many categories and seeds it takes to detect a difference of 1 point
 
   python -m eval report runs/compare
         render the tables and report.html again from results.json, without the data
@@ -104,18 +108,19 @@ def compare_command(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m eval compare",
         description="Differences between all weights and one of them, paired over categories and seeds, each with a "
-        "95 % bootstrap interval and the verdict better, worse or undecided. Prints them, writes compare.json, and "
-        "adds them to report.html.",
+        "95 % interval over categories (from 6 categories) and the verdict better, worse or undecided. Prints them, "
+        "writes compare.json, and adds them to report.html.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
     parser.add_argument("--baseline", required=True, metavar="W", help="the weights to compare with")
+    add_groups(parser)
     given = parser.parse_args(argv)
     console = Console()
     rows = read_results(given.folder)["rows"]
     baseline = match_weights(rows, given.baseline)
-    comparisons = compare(rows, baseline)
+    comparisons = compare(rows, baseline, given.group)
     print_comparison(comparisons, console)
-    written = write_comparison(given.folder, baseline, comparisons)
+    written = write_comparison(given.folder, baseline, given.group, comparisons)
     console.print(f"comparison: {written}\nreport: {write_report(given.folder)}", soft_wrap=True)
 
 
@@ -198,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "report": report_command,
     "compare": compare_command,
+    "plan": plan_command,
     "summary": summary_command,
     "download": download_command,
     "fit": fit_command,

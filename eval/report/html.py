@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spd_weights.files import read_json, write_text
 
-from ..metrics.compare import Comparison, compare
+from ..metrics.compare import Comparison
 from ..metrics.means import distinct
 from ..metrics.metrics import TITLES
 from ..results import CELL, cell_folder, read_results
-from .comparison import chosen_baseline, comparison_notes, comparison_texts
+from .comparison import comparison_notes, comparison_texts, last_comparison
 from .curves import plot_curves, plot_scores, style_of
 from .published import Published, published
 from .tables import MARKS, Table, Value, tables, weights_names
@@ -81,7 +81,7 @@ def write_report(folder: Path) -> Path:
     """
     results = read_results(folder)
     rows = results["rows"]
-    comparisons = compare(rows, chosen_baseline(folder, rows))
+    comparisons = last_comparison(folder, rows)
     sections = [
         _Section(
             table,

@@ -1,8 +1,10 @@
 """`python -m eval summary`: the main numbers of an evaluation as a Markdown table, as READMEs show them.
 
-One row per weight and one column per (method, metric): the mean over categories of the mean over seeds. Then one row
-per weight with its paired differences to the first weight, and their intervals. All categories count the same, whatever
-their data set. NAME also stands for NAME_seed0, NAME_seed1 and so on: repeated trainings, whose seeds are repetitions.
+One row per weight and one column per (method, metric): the mean over categories of the mean over seeds, ± the standard
+deviation over seeds. Then one row per weight with its paired differences to the first weight, ± the same, and their
+intervals. All categories count the same, whatever their data
+set; those of a --group count as one. NAME also stands for NAME_seed0, NAME_seed1 and so
+on: repeated trainings, whose seeds are repetitions.
 """
 
 import argparse
@@ -13,11 +15,12 @@ from typing import Any
 
 from spd_weights.errors import SpdError
 
-from ..metrics.compare import interval
-from ..metrics.means import mean_over_categories
+from ..metrics.compare import interval, paired_differences
+from ..metrics.means import Unit, mean_over_units, spread_over_seeds, unit_means, unit_of
 from ..metrics.metrics import TITLES
 from ..results import read_results
-from .tables import match_weights, weights_names
+from .comparison import add_groups
+from .tables import Value, match_weights, weights_names
 
 COLUMNS = {
     ("1cls", "padim", "image_auroc"): "PaDiM",
@@ -28,7 +31,8 @@ COLUMNS = {
     ("2cls_highshot", "unet", "pixel_aupr"): "U-Net",
 }  # (protocol, method, metric) -> first word of the column's header
 
-Cells = dict[str, dict[tuple[int, int], float]]  # category -> (training seed, evaluation seed) -> value
+Category = tuple[str, str]  # data set, name
+Cells = dict[Category, dict[tuple[int, int], float]]  # category -> (training seed, evaluation seed) -> value
 
 
 def summary_command(argv: list[str]) -> None:
@@ -50,19 +54,28 @@ def summary_command(argv: list[str]) -> None:
         metavar="W",
         help="rows in this order; the first is the baseline. Repeat the option for further parts of the table",
     )
-    parser.add_argument("--category", nargs="+", default=[], metavar="NAME", help="only these; default all")
+    parser.add_argument(
+        "--category", nargs="+", default=[], metavar="NAME", help="only these, as NAME or DATASET/NAME; default all"
+    )
+    add_groups(parser)
     given = parser.parse_args(argv)
-    print(summary(read_results(given.folder)["rows"], given.weights, given.category))
+    print(summary(read_results(given.folder)["rows"], given.weights, given.category, given.group))
 
 
-def summary(rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[str]], categories: Sequence[str] = ()) -> str:
+def summary(
+    rows: Sequence[dict[str, Any]],
+    parts: Sequence[Sequence[str]],
+    categories: Sequence[str] = (),
+    groups: Sequence[str] = (),
+) -> str:
     """Render the table.
 
     Args:
         rows: The rows of results.json.
-        groups: Names of weights: full, as tables shorten them, or without their training seed. The first of each
-            group is its baseline.
-        categories: The categories to use; empty for all.
+        parts: Names of weights: full, as tables shorten them, or without their training seed. The first of each
+            part of the table is its baseline.
+        categories: The categories to use, as NAME or DATASET/NAME; empty for all.
+        groups: Patterns of categories that count as one unit; see `eval.metrics.means.unit_of`.
 
     Returns:
         Markdown; values and differences in percent.
@@ -71,23 +84,33 @@ def summary(rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[str]], cat
         SpdError: Unknown weights or categories, or weights that were not measured on the same cells as their
             baseline.
     """
-    if unknown := sorted(set(categories) - {row["category"] for row in rows}):
+    if unknown := sorted(set(categories) - {name for row in rows for name in _names(row)}):
         raise SpdError(f"no categories {', '.join(unknown)} among the results")
-    rows = [row for row in rows if row["value"] is not None and (not categories or row["category"] in categories)]
+    chosen = [row for row in rows if not categories or _names(row) & set(categories)]
+    rows = [row for row in chosen if row["value"] is not None]
     columns = [column for column in COLUMNS if any(_column(row) == column for row in rows)]
     header = [f"{COLUMNS[column]} {TITLES[column[-1]]}" for column in columns]
     lines = [["", *header], ["---", *["---:"] * len(columns)]]
-    for labels in groups:
+
+    def unit(category: Category) -> str:
+        return unit_of(*category, groups)
+
+    for labels in parts:
         trained = {label: _repetitions(rows, label) for label in labels}
         cells = {label: [_cells(rows, trained[label], column) for column in columns] for label in labels}
         for label in labels:
             name = f"`{label}`" + (f", {len(trained[label])} seeds" if len(trained[label]) > 1 else "")
-            lines.append([name, *map(_mean, cells[label])])
+            lines.append([name, *(str(_mean(of_column, unit)) for of_column in cells[label])])
         first, *others = labels
         for label in others:
-            differences = map(_difference, cells[label], cells[first], [(label, first)] * len(columns))
-            lines.append([f"`{label}` − `{first}`", *differences])
+            pairs = [_pairs(*both, (label, first)) for both in zip(cells[label], cells[first], strict=True)]
+            lines.append([f"`{label}` − `{first}`", *(_difference(of_column, unit) for of_column in pairs)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _names(row: dict[str, Any]) -> set[str]:
+    """The names that --category may call a row's category by."""
+    return {row["category"], f"{row['dataset']}/{row['category']}"}
 
 
 def _column(row: dict[str, Any]) -> tuple[str, ...]:
@@ -106,22 +129,27 @@ def _cells(rows: Sequence[dict[str, Any]], trained: dict[str, int], column: tupl
     cells: Cells = {}
     for row in rows:
         if row["weights"] in trained and _column(row) == column:
-            cells.setdefault(row["category"], {})[trained[row["weights"]], row["seed"]] = row["value"]
+            seeds = cells.setdefault((row["dataset"], row["category"]), {})
+            seeds[trained[row["weights"]], row["seed"]] = row["value"]
     return cells
 
 
-def _mean(cells: Cells) -> str:
-    return f"{100 * mean_over_categories(cells):.1f}" if cells else "–"
+def _mean(cells: Cells, unit: Unit) -> Value:
+    """Mean over independent categories, and its spread over seeds, in percent."""
+    if not cells:
+        return Value(None)
+    spread = spread_over_seeds(cells, lambda of_seed: mean_over_units(of_seed, unit))
+    return Value(100 * mean_over_units(cells, unit), None if spread is None else 100 * spread)
 
 
-def _difference(ours: Cells, theirs: Cells, names: tuple[str, str]) -> str:
-    if not ours or not theirs:
-        return "–"
-    if {c: set(s) for c, s in ours.items()} != {c: set(s) for c, s in theirs.items()}:
+def _pairs(ours: Cells, theirs: Cells, names: tuple[str, str]) -> Cells:
+    """Differences for all cells, which both weights must have; empty if one has none."""
+    if ours and theirs and {c: set(s) for c, s in ours.items()} != {c: set(s) for c, s in theirs.items()}:
         raise SpdError(f"{' and '.join(names)} were not measured on the same categories and seeds: evaluate them again")
-    pairs = {c: {seed: ours[c][seed] - theirs[c][seed] for seed in theirs[c]} for c in sorted(theirs)}
-    mean = f"{100 * mean_over_categories(pairs):+.1f}"
-    if len(pairs) < 2:
-        return mean
-    low, high = interval([list(seeds.values()) for seeds in pairs.values()])
-    return f"{mean} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return paired_differences(ours, theirs)
+
+
+def _difference(pairs: Cells, unit: Unit) -> str:
+    """The mean difference, ± its spread, and an interval if there are enough independent categories."""
+    ends = interval(unit_means(pairs, unit))
+    return f"{_mean(pairs, unit):+}" + (f" ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f})" if ends else "")

@@ -31,11 +31,15 @@ class Value:
     spread: float | None = None
     reason: str | None = None
 
-    def __str__(self) -> str:
-        """Format as "50.0 ±1.2", without the spread if there is none, or as a dash if undefined."""
+    def __format__(self, sign: str) -> str:
+        """Format as "50.0 ±1.2", without the spread if there is none, or as a dash if undefined; `sign` may be "+"."""
         if self.mean is None:
             return "–"
-        return f"{self.mean:.1f}" + (f" ±{self.spread:.1f}" if self.spread is not None else "")
+        return f"{self.mean:{sign}.1f}" + (f" ±{self.spread:.1f}" if self.spread is not None else "")
+
+    def __str__(self) -> str:
+        """Format without a plus sign."""
+        return format(self, "")
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class Table:
     def notes(self) -> list[str]:
         """What a reader must know about dashes and means."""
         found = [f"–: {reason}" for reason in distinct(v.reason for v in self.values.values() if v.reason)]
+        if any(value.spread is not None for value in self.values.values()):
+            found.append("±: standard deviation over the seeds")
         known = [len(common) for metric in self.metrics if (common := self.common(metric))]
         if any(count < len(self.categories) for count in known):
             found.append("mean: over the categories in which all weights have the metric")

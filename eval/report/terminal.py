@@ -24,9 +24,9 @@ def print_tables(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """
     for table in tables(rows):
         names, letter = short_names(table.weights), table.letters()
-        console.print(f"\n{escape(table.title)} (%)", style="bold")
-        for grid in _fitting(table, console):
-            console.print(grid)
+        print_title(f"{table.title} (%)", console)
+        for view in _fitting(table, console):
+            console.print(view)
         several = len(table.weights) > 1
         for weights in table.weights:
             console.print(f"  {letter[weights] if several else 'weights'}: {escape(names[weights])}", soft_wrap=True)
@@ -41,12 +41,11 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
     for comparison in comparisons:
         groups.setdefault((*comparison.key, comparison.weights), []).append(comparison)
     for (*where, weights), group in groups.items():
-        title = f"{' · '.join(where)}: {names[weights]} − {names[group[0].baseline]} (points)"
-        console.print(f"\n{escape(title)}", style="bold")
-        grid = _grid("metric", "difference", "95 % interval", "verdict", "n")
+        print_title(f"{' · '.join(where)}: {names[weights]} − {names[group[0].baseline]} (points)", console)
+        view = grid("metric", "difference", "95 % interval", "verdict", "n")
         for comparison in group:
-            grid.add_row(TITLES[comparison.metric], *comparison_texts(comparison))
-        console.print(grid)
+            view.add_row(TITLES[comparison.metric], *comparison_texts(comparison))
+        console.print(view)
         for note in comparison_notes(group):
             console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
 
@@ -56,28 +55,34 @@ def _fitting(table: Table, console: Console) -> list[Grid]:
     unlimited = console.options.update(max_width=10_000)  # otherwise a table measures no wider than the terminal
     for size in (6, 3, 2, 1):
         metrics = [table.metrics[first : first + size] for first in range(0, len(table.metrics), size)]
-        grids = [_results_grid(table, some) for some in metrics]
-        if all(console.measure(grid, options=unlimited).maximum <= console.width for grid in grids):
+        views = [_results_grid(table, some) for some in metrics]
+        if all(console.measure(view, options=unlimited).maximum <= console.width for view in views):
             break
-    return grids
+    return views
 
 
 def _results_grid(table: Table, metrics: Sequence[str]) -> Grid:
     letter = table.letters() if len(table.weights) > 1 else dict.fromkeys(table.weights, "")
-    grid = _grid(show_footer=True)
-    grid.add_column("category", footer="mean", no_wrap=True)
+    view = grid(show_footer=True)
+    view.add_column("category", footer="mean", no_wrap=True)
     for metric in metrics:
         for weights in table.weights:
             header = TITLES[metric].replace(" ", "\n") + f"\n{letter[weights]}"
-            grid.add_column(header.strip(), justify="right", footer=str(table.mean(weights, metric)), no_wrap=True)
+            view.add_column(header.strip(), justify="right", footer=str(table.mean(weights, metric)), no_wrap=True)
     for category in table.categories:
         values = (str(table.value(category, weights, metric)) for metric in metrics for weights in table.weights)
-        grid.add_row(escape(category), *values)
-    return grid
+        view.add_row(escape(category), *values)
+    return view
 
 
-def _grid(*headers: str, show_footer: bool = False) -> Grid:
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_footer=show_footer)
+def print_title(text: str, console: Console) -> None:
+    """Print a heading after an empty line."""
+    console.print(f"\n{escape(text)}", style="bold")
+
+
+def grid(*headers: str, show_footer: bool = False) -> Grid:
+    """Make an empty table; all columns but the first are aligned to the right."""
+    view = Grid(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_footer=show_footer)
     for header in headers:
-        grid.add_column(header, justify="right" if grid.columns else "left", no_wrap=True)
-    return grid
+        view.add_column(header, justify="right" if view.columns else "left", no_wrap=True)
+    return view

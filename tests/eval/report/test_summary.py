@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from eval.__main__ import main
@@ -14,22 +13,46 @@ from tests.eval.rows import row
 ROOT = Path(__file__).parents[3]
 
 
-def test_means_over_categories_of_means_over_seeds_and_paired_differences():
-    values = {"a": [[0.5, 0.7], [0.2, 0.2], [0.9, 0.9]], "b": [[0.6, 0.9], [0.1, 0.4], [0.95, 0.9]]}
-    rows = [
+def rows_for(values: dict[str, list[list[float]]]) -> list[dict[str, object]]:
+    return [
         row(weights, f"c{i}", value, seed)
         for weights, categories in values.items()
         for i, seeds in enumerate(categories)
         for seed, value in enumerate(seeds)
     ]
-    lines = summary(rows, [["a", "b"]]).splitlines()
+
+
+def test_means_over_categories_of_means_over_seeds_and_paired_differences():
+    values = {"a": [[0.5, 0.7], [0.2, 0.2], [0.9, 0.9]], "b": [[0.6, 0.9], [0.1, 0.4], [0.95, 0.9]]}
+    lines = summary(rows_for(values), [["a", "b"]]).splitlines()
     assert lines[0] == "|  | PaDiM image AUROC |"
-    assert lines[2] == "| `a` | 56.7 |"
-    assert lines[3] == "| `b` | 64.2 |"
-    differences = (np.array(values["b"]) - np.array(values["a"])).tolist()
+    assert lines[2] == "| `a` | 56.7 ±4.7 |"
+    assert lines[3] == "| `b` | 64.2 ±13.0 |"
+    assert lines[4] == "| `b` − `a` | +7.5 ±8.2 |"
+    assert summary(rows_for(values), [["a", "b"]], ["c0"]).splitlines()[4] == "| `b` − `a` | +15.0 ±7.1 |"
+
+
+def test_intervals_need_six_independent_categories():
+    differences = [0.01, 0.03, 0.02, 0.05, 0.02, 0.04]
+    rows = rows_for({"a": [[0.5]] * 6, "b": [[0.5 + value] for value in differences]})
     low, high = interval(differences)
-    assert lines[4] == f"| `b` − `a` | +7.5 ({100 * low:+.1f} to {100 * high:+.1f}) |"
-    assert summary(rows, [["a", "b"]], ["c0"]).splitlines()[4] == "| `b` − `a` | +15.0 |"
+    line = f"| `b` − `a` | +2.8 ({100 * low:+.1f} to {100 * high:+.1f}) |"
+    assert summary(rows, [["a", "b"]]).splitlines()[4] == line
+    assert summary(rows, [["a", "b"]], [f"c{i}" for i in range(5)]).splitlines()[4] == "| `b` − `a` | +2.6 |"
+    grouped = summary(rows, [["a", "b"]], groups=["c[01]"]).splitlines()
+    assert grouped[4] == "| `b` − `a` | +3.0 |"  # the first two count as one
+    assert grouped[3] == "| `b` | 53.0 |"
+
+
+def test_categories_of_the_same_name_in_two_data_sets_are_two():
+    rows = [
+        row(weights, "tile", value, dataset=dataset)
+        for dataset, values in (("one", (0.9, 0.8)), ("two", (0.1, 0.4)))
+        for weights, value in zip("ab", values, strict=True)
+    ]
+    assert summary(rows, [["a", "b"]]).splitlines()[2:] == ["| `a` | 50.0 |", "| `b` | 60.0 |", "| `b` − `a` | +10.0 |"]
+    assert summary(rows, [["a"]], ["two/tile"]).splitlines()[2] == "| `a` | 10.0 |"
+    assert summary(rows, [["a"]], ["tile"]).splitlines()[2] == "| `a` | 50.0 |"
 
 
 def test_trainings_with_several_seeds_are_repetitions_paired_by_seed():
@@ -40,10 +63,9 @@ def test_trainings_with_several_seeds_are_repetitions_paired_by_seed():
         for i, value in enumerate(of_categories)
     ] + [row("alone", "c0", 0.25), row("alone", "c1", 0.75)]
     lines = summary(rows, [["a", "b"], ["alone"]]).splitlines()
-    assert lines[2] == "| `a`, 2 seeds | 40.0 |"
-    assert lines[3] == "| `b`, 2 seeds | 50.0 |"
-    low, high = interval([[0.1, 0.2], [-0.1, 0.2]])
-    assert lines[4] == f"| `b` − `a` | +10.0 ({100 * low:+.1f} to {100 * high:+.1f}) |"
+    assert lines[2] == "| `a`, 2 seeds | 40.0 ±7.1 |"
+    assert lines[3] == "| `b`, 2 seeds | 50.0 ±21.2 |"
+    assert lines[4] == "| `b` − `a` | +10.0 ±14.1 |"
     assert lines[5:] == ["| `alone` | 50.0 |"]
     with pytest.raises(SpdError, match="same categories and seeds"):
         summary([r for r in rows if "b_seed3" not in r["weights"]], [["a", "b"]])
@@ -75,5 +97,7 @@ def test_committed_tables_are_what_committed_results_give(
             assert text.lstrip("\n").startswith(tables[-1]), f"{page}: put in\n{tables[-1]}"
     shown = [f"|  | {text}" for text in (ROOT / "README.md").read_text(encoding="utf-8").split("|  | ")[1:]]
     assert shown
+    for table in tables:
+        assert " to " not in table, "fewer than 6 independent categories have no interval"
     for text in shown:
         assert any(text.startswith(table) for table in tables), f"README.md: no results give\n{text[:200]}"
