@@ -72,7 +72,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         ("epochs", positive, "N", "passes over the training images"),
         ("min-steps", positive, "N", "minimum number of steps"),
         ("batch-size", positive, "N", "images per step"),
-        ("lr", _rate, "R", "peak learning rate of the backbone; new layers use ten times as much"),
+        ("lr", rate, "R", "peak learning rate of the backbone; new layers use ten times as much"),
     ):
         default = getattr(defaults, name.replace("-", "_"))
         group.add_argument(f"--{name}", type=parse, default=default, metavar=metavar, help=f"{meaning} ({default})")
@@ -105,8 +105,9 @@ def positive(text: str) -> int:
     return value
 
 
-def _rate(text: str) -> float:
-    value = float(text)
+def rate(text: str) -> float:
+    """Parse a number in (0, 1), or a percentage such as 1%."""
+    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not in (0, 1)")
     return value

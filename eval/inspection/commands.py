@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,8 +10,8 @@ from rich.markup import escape
 from spd_weights.errors import SpdError
 
 from ..detectors.methods import DETECTORS
-from ..options import add_settings, settings_of
-from .fit import fit
+from ..options import add_settings, rate, settings_of
+from .fit import FALSE_ALARMS, fit
 from .predict import predict
 
 
@@ -27,17 +28,24 @@ def fit_command(argv: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the method's random draws (0)")
     parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="the detector, *.safetensors")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that decode images (1)")
+    parser.add_argument(
+        "--false-alarms",
+        type=rate,
+        default=FALSE_ALARMS,
+        metavar="RATE",
+        help="expected rate of normal images above the threshold, as 0.01 or 1%% (1%%)",
+    )
     add_settings(parser)
     given = parser.parse_args(argv)
     about = fit(
         given.weights, given.data, given.category, given.method, settings_of(given), given.seed,
-        max(0, given.workers), given.save,
+        max(0, given.workers), given.save, given.false_alarms,
     )  # fmt: skip
     console = Console()
     size = given.save.stat().st_size / 2**20
     console.print(f"{about['method']} fitted on {about['n_train']} images in {about['seconds']:.1f} s", soft_wrap=True)
     console.print(f"detector: {escape(str(given.save))} ({size:.1f} MiB)", soft_wrap=True)
-    console.print(f"threshold hint {about['threshold_hint']:.6g}: {about['threshold_note']}", soft_wrap=True)
+    console.print(_threshold(about), soft_wrap=True)
 
 
 def predict_command(argv: list[str]) -> None:
@@ -53,12 +61,11 @@ def predict_command(argv: list[str]) -> None:
     given = parser.parse_args(argv)
     content = predict(given.detector, given.images, given.out, given.weights)
     console = Console(highlight=False)
-    hint = content["detector"]["threshold_hint"]
     for row in content["images"]:
         if row["score"] is not None:
             mark = "above" if row["above_hint"] else "     "
             console.print(f"{row['score']:12.6g}  {mark}  {escape(row['image'])}", soft_wrap=True)
-    console.print(f"threshold hint {hint:.6g}: {content['detector']['threshold_note']}", soft_wrap=True)
+    console.print(_threshold(content["detector"]), soft_wrap=True)
     if content["seconds_per_image"] is not None:
         memory = content["peak_memory_mib"]
         console.print(
@@ -70,3 +77,8 @@ def predict_command(argv: list[str]) -> None:
     errors = [row["error"] for row in content["images"] if row["score"] is None]
     if errors:
         raise SpdError(f"{len(errors)} of {len(content['images'])} images were not scored: {'; '.join(errors)}")
+
+
+def _threshold(about: dict[str, Any]) -> str:
+    value = about["threshold_hint"]
+    return f"threshold hint {'none' if value is None else f'{value:.6g}'}: {about['threshold_note']}"

@@ -1,7 +1,8 @@
 """Fit a detector on a category's normal photographs and save it."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from spd_weights.errors import SpdError
 
@@ -21,15 +21,21 @@ from ..detectors.methods import DETECTORS, Settings, build_detectors
 from ..detectors.one_class import not_finite, stream_features
 from ..detectors.saved import save_detector
 from ..protocols import check_training
+from .threshold import FeatureStore, HeldOut, fit_on, held_out, threshold
 
-_NOTE = (
-    "The highest score of a training image. Training images score lower than other normal ones, so expect "
-    "false alarms at it; choose a threshold on photographs the detector has not seen."
-)
+FALSE_ALARMS = 0.01
 
 
 def fit(
-    weights: str, data: Path, category: str, method: str, settings: Settings, seed: int, workers: int, save: Path
+    weights: str,
+    data: Path,
+    category: str,
+    method: str,
+    settings: Settings,
+    seed: int,
+    workers: int,
+    save: Path,
+    false_alarms: float = FALSE_ALARMS,
 ) -> dict[str, Any]:
     """Fit a detector on a category's normal training images and write it to a file.
 
@@ -42,6 +48,7 @@ def fit(
         seed: Seed of the method's random draws.
         workers: Number of processes that decode images.
         save: The safetensors file to write.
+        false_alarms: Wanted rate of normal images above the threshold, in (0, 1).
 
     Returns:
         The description stored with the detector.
@@ -51,9 +58,12 @@ def fit(
     """
     chosen = _category(data, category)
     extractor = Extractor(weights, settings.image_size, DETECTORS[method].reductions, settings.feature_precision)
-    (detector,) = build_detectors(method, settings, [seed], len(chosen.train))
     started = time.perf_counter()
-    levels = _learn(detector, chosen, extractor, settings.resize, workers)
+
+    def build() -> Detector:
+        return build_detectors(method, settings, [seed], len(chosen.train))[0]
+
+    detector, levels = _learn(build, chosen, extractor, settings.resize, workers, seed, false_alarms)
     about = {
         "method": method,
         "settings": asdict(settings),
@@ -66,7 +76,6 @@ def fit(
         "category": chosen.name,
         "n_train": len(chosen.train),
         **levels,
-        "threshold_note": _NOTE,
         "seconds": round(time.perf_counter() - started, 3),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -83,28 +92,40 @@ def _category(data: Path, name: str) -> Category:
 
 
 def _learn(
-    detector: Detector, category: Category, extractor: Extractor, resize: str, workers: int
-) -> dict[str, float | None]:
-    """Fit the detector; returns the levels of its scores and maps on the training images."""
-
-    def features() -> Iterator[list[Tensor]]:
-        return stream_features(extractor, category.train, resize, workers, lambda *_: None, "train")
-
-    scores, levels = [], []
+    build: Callable[[], Detector],
+    category: Category,
+    extractor: Extractor,
+    resize: str,
+    workers: int,
+    seed: int,
+    false_alarms: float,
+) -> tuple[Detector, dict[str, Any]]:
+    """Fit a detector; also returns its threshold and the level of its maps on normal images it has not seen."""
+    store = FeatureStore(len(category.train))
+    for maps in stream_features(extractor, category.train, resize, workers, lambda *_: None, "train"):
+        store.append(maps)
     try:
-        for maps in features():
-            detector.update(maps)
-        detector.fit()
-        for maps in features():
-            score, heat = detector(maps)
-            scores += score.tolist()
-            levels += [] if heat is None else [heat[:, ::4, ::4].flatten().cpu()]
+        detector = fit_on(build(), store, range(store.images))
+        unseen = held_out(build, store, seed) if store.images > 1 else None
     except torch.linalg.LinAlgError as error:
         raise not_finite(extractor, category) from error
-    if not np.isfinite(scores).all():
+    if unseen is None:
+        note = "There is no threshold: it needs at least two images"
+        return detector, {"threshold_hint": None, "false_alarm_rate": None, "threshold_note": note, **_levels(None)}
+    if not np.isfinite(unseen.scores).all():
         raise not_finite(extractor, category)
-    return {
-        "threshold_hint": max(scores),
-        "map_median": float(torch.cat(levels).median()) if levels else None,
-        "map_maximum": float(torch.cat(levels).max()) if levels else None,
-    }
+    value, rate = threshold(unseen.scores, false_alarms)
+    note = (
+        f"{100 * rate:.2g} % of normal images are expected above it, judging by {store.images} normal images scored by "
+        "detectors that had not seen them"
+    )
+    if rate > false_alarms:
+        note += f" (a rate of {100 * false_alarms:.2g} % needs {math.ceil(1 / false_alarms) - 1} images)"
+    return detector, {"threshold_hint": value, "false_alarm_rate": rate, "threshold_note": note, **_levels(unseen)}
+
+
+def _levels(unseen: HeldOut | None) -> dict[str, float | None]:
+    """Median and maximum of the maps of unseen normal images, if there are any."""
+    if unseen is None or not len(unseen.levels):
+        return {"map_median": None, "map_maximum": None}
+    return {"map_median": float(np.median(unseen.levels)), "map_maximum": float(unseen.levels.max())}

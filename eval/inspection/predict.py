@@ -57,17 +57,17 @@ def predict(path: Path, images: Sequence[Path], out: Path, weights: str | None =
             heats = scratch((len(files), size, size)) if heats is None else heats
             heats[index] = heat[0].cpu().numpy()
         seconds = time.perf_counter() - started
-        above = value > about["threshold_hint"]
+        above = None if about["threshold_hint"] is None else value > about["threshold_hint"]
         rows.append({"image": str(file), "score": value, "above_hint": above, "seconds": round(seconds, 4)})
     try:
         out.mkdir(parents=True, exist_ok=True)
-        ends = _draw(out, files, rows, heats, about) if heats is not None else None
+        colours = _draw(out, files, rows, heats, about) if heats is not None else None
     except OSError as error:
         raise SpdError(f"{out}: cannot be written ({error}); choose another --out") from error
     measured = [row["seconds"] for row in rows if row["score"] is not None]
     content = {
         "detector": {"file": str(path), **about},
-        "heat_range": ends,
+        "heat_range": colours,
         "seconds_per_image": statistics.median(measured) if measured else None,
         "device": extractor.device.type,
         "peak_memory_mib": _peak_memory(),
@@ -94,14 +94,15 @@ def _photographs(paths: Sequence[Path]) -> list[Path]:
 def _draw(
     out: Path, files: list[Path], rows: list[dict[str, Any]], heats: np.ndarray, about: dict[str, Any]
 ) -> list[float]:
-    """Save all heat maps in one colour range; returns the map values at its ends.
+    """Save all heat maps; returns the map values at the start and in the middle of the colours.
 
-    The range spans the maps of the training images and of these images. A detector of few images finds all new images
-    far from what it knows, and the training maps' range alone would show only its upper end.
+    Colours depend on the detector alone, so that pictures of different calls compare. They start at the median of the
+    maps of normal images that the detector had not seen. Their maximum has the middle colour, and values above approach
+    the last colour without reaching it, so that the peak of a strong defect stays visible.
     """
     known = [index for index, row in enumerate(rows) if row["score"] is not None]
-    low = max(about["map_median"], float(np.median(heats[known, ::4, ::4])))
-    high = max(about["map_maximum"], float(heats[known].max()), low + 1e-6)
+    low, middle = about["map_median"] or 0.0, about["map_maximum"] or float(heats[known].max())
+    scale = max(middle - low, 1e-6)
     taken = set()
     for index in known:
         name, copies = files[index].stem, 1
@@ -111,10 +112,11 @@ def _draw(
         taken.add(name)
         photo = read_photo(files[index], _LONG_SIDE, about["settings"]["resize"])
         size = photo.shape[1::-1]
-        picture = coloured(photo, np.clip((heats[index] - low) / (high - low), 0, 1), size)
+        above = np.maximum(heats[index] - low, 0)
+        picture = coloured(photo, above / (above + scale), size)
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(out / f"{name}-heat.png")
         rows[index]["heat"] = f"{name}-heat.png"
-    return [low, high]
+    return [low, middle]
 
 
 def _peak_memory() -> float | None:

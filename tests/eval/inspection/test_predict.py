@@ -9,6 +9,7 @@ import safetensors
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.stats import binom
 
 from eval.__main__ import main
 from eval.detectors.methods import DETECTORS, Settings
@@ -16,7 +17,7 @@ from eval.inspection.fit import fit
 from eval.inspection.predict import predict
 from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
-from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export
+from tests.eval.helpers import DEFECT, RANDOM, SIZE, mvtec_category, tiny_export
 
 SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
 
@@ -25,7 +26,7 @@ SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
 def place(tmp_path_factory):
     """A category and weights that no test changes."""
     root = tmp_path_factory.mktemp("inspection")
-    mvtec_category(root / "set" / "tile")
+    mvtec_category(root / "set" / "tile", train=20, normal=30)
     tiny_export(root / "run" / "export")
     return root
 
@@ -50,7 +51,7 @@ def test_scores_are_the_evaluations(place, tmp_path, method):
     np.testing.assert_allclose([row["score"] for row in content["images"]], saved["scores"], rtol=1e-4)
     assert json.loads((tmp_path / "used" / "scores.json").read_text()) == json.loads(json.dumps(content))
     pictures = sorted((tmp_path / "used").glob("*-heat.png"))
-    assert len(pictures) == (8 if method in ("padim", "patchcore") else 0)
+    assert len(pictures) == (34 if method in ("padim", "patchcore") else 0)
     assert content["seconds_per_image"] > 0
     assert content["peak_memory_mib"] > 10
 
@@ -66,19 +67,42 @@ def test_heat_is_brightest_on_the_defect_at_the_photographs_shape(place, tmp_pat
     assert top - 3 < y < bottom + 3
 
 
-def test_threshold_hint_is_the_highest_training_score(place, tmp_path):
-    file = fitted(place, tmp_path, "knn")
-    train = predict(file, [place / "set" / "tile" / "train" / "good"], tmp_path / "train")
-    assert max(row["score"] for row in train["images"]) == pytest.approx(train["detector"]["threshold_hint"], rel=1e-4)
+@pytest.mark.parametrize("method", DETECTORS)
+def test_defects_are_above_the_threshold_and_unseen_normal_images_are_not(place, tmp_path, method):
+    """The highest score of a training image would be below almost all unseen normal images."""
+    file = fitted(place, tmp_path, method)
     test = predict(file, [place / "set" / "tile" / "test" / "spot"], tmp_path / "test")
     assert all(row["above_hint"] for row in test["images"])
+    normal = predict(file, [place / "set" / "tile" / "test" / "good"], tmp_path / "normal")
+    rate = normal["detector"]["false_alarm_rate"]
+    assert rate == pytest.approx(1 / 21)
+    alarms = sum(row["above_hint"] for row in normal["images"])
+    assert alarms <= binom.ppf(0.999, len(normal["images"]), rate)
+
+
+def test_one_image_gives_a_detector_without_a_threshold(tmp_path):
+    tile = mvtec_category(tmp_path / "set" / "tile", train=1)
+    file = tmp_path / "one.safetensors"
+    fit(RANDOM, tmp_path / "set", "tile", "padim", SETTINGS, 0, 0, file)
+    content = predict(file, [tile / "test" / "spot"], tmp_path / "out")
+    assert {row["above_hint"] for row in content["images"]} == {None}
+    assert "at least two images" in content["detector"]["threshold_note"]
+
+
+def test_heat_has_the_same_colours_whatever_else_is_scored(place, tmp_path):
+    file, tests = fitted(place, tmp_path), place / "set" / "tile" / "test"
+    alone = predict(file, [tests / "good" / "000.png"], tmp_path / "alone")
+    together = predict(file, [tests / "good" / "000.png", tests / "spot"], tmp_path / "together")
+    assert alone["heat_range"] == together["heat_range"]
+    pictures = [np.asarray(Image.open(tmp_path / out / "000-heat.png")) for out in ("alone", "together")]
+    assert np.array_equal(*pictures)
 
 
 def test_photographs_of_one_name_keep_their_own_heat_maps(place, tmp_path):
     folder = place / "set" / "tile" / "test"
     content = predict(fitted(place, tmp_path), [folder / "spot", folder / "good"], tmp_path / "out")
     names = [row["heat"] for row in content["images"]]
-    assert len(set(names)) == 8
+    assert len(set(names)) == 34
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == set(names)
 
 

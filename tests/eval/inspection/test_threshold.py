@@ -1,0 +1,47 @@
+"""The threshold's false-alarm rate on normal images that no detector has seen."""
+
+import numpy as np
+import pytest
+import torch
+
+from eval.detectors.methods import Settings, build_detectors
+from eval.inspection.threshold import FeatureStore, fit_on, held_out, threshold
+
+
+@pytest.mark.parametrize(
+    ("n", "rate", "expected"), [(99, 0.01, 0.01), (19, 0.1, 0.1), (20, 0.1, 2 / 21), (9, 0.01, 0.1)]
+)
+def test_expected_rate_is_the_rate_of_new_scores(n, rate, expected):
+    rng = np.random.default_rng(0)
+    above = []
+    for _ in range(4000):
+        scores = rng.exponential(size=n + 1).astype(np.float32)
+        value, stated = threshold(scores[:n], rate)
+        assert stated == pytest.approx(expected)
+        above.append(scores[n] > value)
+    assert np.mean(above) == pytest.approx(expected, abs=4 * np.sqrt(expected / 4000))
+
+
+def images(rng, count):
+    """Feature maps of two layers."""
+    return [torch.from_numpy(rng.normal(size=(count, c, s, s)).astype(np.float32)) for c, s in ((6, 4), (10, 2))]
+
+
+@pytest.mark.parametrize("method", ["padim", "patchcore", "gaussian", "knn"])
+def test_unseen_normal_images_raise_as_many_alarms_as_stated(method):
+    """With training scores instead of held-out ones, nearly all of them would."""
+    rng = np.random.default_rng(1)
+    settings = Settings(image_size=16, coreset_ratio=0.3)
+    store = FeatureStore(60)
+    store.append(images(rng, 60))
+
+    def build():
+        return build_detectors(method, settings, [0], 60)[0]
+
+    detector = fit_on(build(), store, range(60))
+    value, rate = threshold(held_out(build, store, seed=0).scores, 0.2)
+    scores, _ = detector(images(rng, 2000))
+    assert rate / 4 < float((scores > value).float().mean()) < 1.5 * rate
+    train, _ = detector(next(store.batches(range(60))))
+    if method == "padim":
+        assert float((scores > train.max()).float().mean()) > 0.9
