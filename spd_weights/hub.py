@@ -6,10 +6,18 @@ HF_HUB_OFFLINE.
 """
 
 import hashlib
+import re
 import shutil
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from spd_weights import golden
@@ -17,7 +25,7 @@ from spd_weights.catalog import Row, catalog_path, find, load_catalog
 from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, is_folder, replacing, sha256
-from spd_weights.transport import explained, with_retries
+from spd_weights.transport import explained, with_retries, with_xet_fallback
 
 
 def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
@@ -118,12 +126,22 @@ def verify(target: str) -> str:
     """
     folder = Path(target)
     if not is_folder(folder):
+        if _is_path(target):
+            raise SpdError(f"{shown(target)} is not a folder; give the export/ folder of a run, or owner/name")
         folder = pull(target)
     check_export(folder)
     digest = sha256(folder / WEIGHTS)
     known = [row.name for row in load_catalog().values() if row.sha256 == digest]
     which = f"the catalog’s {known[0]}" if known else "not in the catalog"
     return f"{folder}: sound, features as exported, sha256 {digest}, {which}"
+
+
+def _is_path(target: str) -> bool:
+    """Say whether a name with slashes means a folder: it has several, or its first part is a folder here."""
+    first, *rest = target.split("/")
+    if not rest:
+        return False
+    return len(rest) > 1 or first in ("", ".", "..", "~") or is_folder(Path(first))
 
 
 def remote_files(api: HfApi, repo_id: str, revision: str | None) -> dict[str, RepoFile]:
@@ -136,13 +154,16 @@ def is_same(content: Path | bytes, remote: RepoFile) -> bool:
     """Compare by the digest that the Hub states: the sha256 of a large file, git's blob digest of a small one."""
     if remote.lfs is not None:
         return digest_of(content) == remote.lfs.sha256
-    blob = content if isinstance(content, bytes) else content.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest() == remote.blob_id
+    return _git_blob(content) == remote.blob_id
 
 
 def _pull_repo(repo_id: str, revision: str | None) -> Path:
-    api = HfApi(library_name="spd-weights")
     with explained(repo_id, revision):
+        # A commit never changes, so the cache is enough; offline it is also the best answer for a branch or tag.
+        pinned = re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
+        if (pinned or constants.HF_HUB_OFFLINE) and (folder := _cached_export(repo_id, revision)):
+            return folder
+        api = HfApi(library_name="spd-weights")
         commit = with_retries(lambda: api.model_info(repo_id, revision=revision)).sha
         remote = remote_files(api, repo_id, commit)
     for name in EXPORT_FILES:
@@ -158,14 +179,56 @@ def _pull_repo(repo_id: str, revision: str | None) -> Path:
 
 def download(repo_id: str, name: str, revision: str | None, cache_dir: str | Path | None = None) -> Path:
     """Fetch one file into the cache, or find it there; SpdError says why it cannot be had."""
+
+    def fetch() -> str:
+        return hf_hub_download(repo_id, name, revision=revision, cache_dir=cache_dir)
+
+    cached = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
     with explained(repo_id, revision):
-        return Path(with_retries(lambda: hf_hub_download(repo_id, name, revision=revision, cache_dir=cache_dir)))
+        if not constants.HF_HUB_OFFLINE:
+            # The client repeats this request itself inside hf_hub_download, and then waits however long the Hub asks.
+            with_retries(lambda: get_hf_file_metadata(hf_hub_url(repo_id, name, revision=revision)))
+        return Path(with_retries(lambda: with_xet_fallback(fetch)))
+
+
+def _cached_export(repo_id: str, revision: str | None) -> Path | None:
+    """The folder of a complete export in the cache, as of an earlier pull; None if a file is missing there.
+
+    The cache names each file by the digest that the Hub stated, so its bytes can be checked without the Hub.
+
+    Raises:
+        SpdError: A file is damaged.
+    """
+    paths = [try_to_load_from_cache(repo_id, name, revision=revision) for name in EXPORT_FILES]
+    if not all(isinstance(path, str) for path in paths):
+        return None
+    for path in map(Path, map(str, paths)):
+        stated = path.resolve().name
+        digest = {40: _git_blob, 64: sha256}.get(len(stated))  # another length: a cache without links
+        if digest is not None and digest(path) != stated:
+            found = digest(path)
+            raise SpdError(f"{path} of {repo_id} is damaged: expected {stated}, found {found}; {_forget(path)}")
+    return Path(str(paths[0])).parent
+
+
+def _git_blob(content: Path | bytes) -> str:
+    """The digest by which git names a file's content."""
+    blob = content if isinstance(content, bytes) else content.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
 
 
 def _forget(path: Path) -> str:
-    """Remove a damaged file from the cache, so that the next attempt downloads it again."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    """Remove a damaged file from the cache, so that the next attempt downloads it again; returns what to do."""
+    try:
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return (
+            f"it cannot be removed from the cache ({error.strerror}): ask the owner of the cache to delete it, or set "
+            "HF_HOME to a folder you can write to"
+        )
     return (
         f"removed it from the cache: try again; if it happens again, {constants.ENDPOINT} serves other bytes "
         "than were published"

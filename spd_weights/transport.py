@@ -74,6 +74,36 @@ def with_retries(call: Callable[[], _Answer]) -> _Answer:
     return call()
 
 
+def with_xet_fallback(call: Callable[[], _Answer]) -> _Answer:
+    """Transfer files; if Xet, the Hub's default transport for large files, fails, use plain HTTP instead.
+
+    Xet stays off for the rest of the process, because its content server would fail for every further file, and only
+    after a minute of attempts each.
+
+    Args:
+        call: Must be safe to repeat.
+
+    Raises:
+        Exception: Whatever plain HTTP raises.
+    """
+    try:
+        return call()
+    except Exception as error:
+        if not _xet_failed(cause(error)):
+            raise
+        _log.warning("Xet transfer failed (%s); continuing over plain HTTP", shown(" ".join(str(error).split())))
+        constants.HF_HUB_DISABLE_XET = True
+        return call()
+
+
+def _xet_failed(error: BaseException) -> bool:
+    if constants.HF_HUB_DISABLE_XET:
+        return False
+    if isinstance(error, TransportError):
+        return "/xet-" in _request(error)[1]  # the Hub gives no token for the content server
+    return isinstance(error, (RuntimeError, ConnectionError, TimeoutError)) or type(error) is ValueError
+
+
 def pause_after(error: BaseException, wait: float) -> float | None:
     """Decide whether to repeat a failed request, and when.
 
@@ -127,13 +157,18 @@ def requested_wait(error: BaseException) -> float | None:
 
 def _client_retried(error: BaseException) -> bool:
     """Say whether huggingface_hub repeats this kind of request itself, so that attempts do not multiply."""
-    try:
-        request = error.request  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # httpx raises RuntimeError if the error has no request
-        return False
-    if request.method == "PUT" or "/info/lfs/" in str(request.url):
+    method, url = _request(error)
+    if method == "PUT" or "/info/lfs/" in url:
         return True
-    return "/resolve/" in str(request.url) and request.method == "GET" and status_of(error) in (408, 429)
+    return method == "GET" and "/api/" not in url and status_of(error) in (None, 408, 429)  # a file's content
+
+
+def _request(error: BaseException) -> tuple[str, str]:
+    """Method and address of the failed request; both are empty if the error carries none."""
+    for holder in (getattr(error, "response", None), error):
+        with suppress(AttributeError, RuntimeError):  # httpx raises RuntimeError if there is no request
+            return holder.request.method, str(holder.request.url)  # type: ignore[union-attr]
+    return "", ""
 
 
 @contextmanager

@@ -17,6 +17,7 @@ _ROOT = tempfile.TemporaryDirectory(prefix="spd-tests-")
 _HUB = HubServer(Path(_ROOT.name, "hub")).__enter__()
 atexit.register(_ROOT.cleanup)
 os.environ.update(_HUB.environment(), HF_HOME=str(Path(_ROOT.name, "hf")), HF_HUB_DISABLE_PROGRESS_BARS="1")
+os.environ["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "1"  # its own attempts take a minute
 os.environ.pop("SPD_WEIGHTS_CATALOG", None)
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,7 +28,7 @@ def hub(tmp_path: Path) -> HubServer:
     """The running Hub: empty, no request so far, no fault."""
     _HUB.store = Store(tmp_path / "hub")
     _HUB.requests.clear()
-    _HUB.fault = None
+    _HUB.fault = _HUB.xet = None
     return _HUB
 
 

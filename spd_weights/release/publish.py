@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,7 @@ from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, read_json, sha256
 from spd_weights.hub import download, is_same, remote_files
 from spd_weights.release.contents import Contents, contents, row
-from spd_weights.transport import TransportError, cause, explained, pause_after, with_retries
+from spd_weights.transport import TransportError, cause, explained, pause_after, with_retries, with_xet_fallback
 
 STAGING = "spd-weights-upload"
 _NOT_WEIGHTS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt", "LICENSE.md")
@@ -212,12 +213,8 @@ def _commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping
     """
     may_move = True
     for wait in (*transport.WAITS, None):
-        operations: list[Any] = [CommitOperationAdd(name, content) for name, content in target.files.items()]
-        operations += [CommitOperationDelete(name) for name, change in wanted.items() if change == "deleted"]
         try:
-            return target.api.create_commit(
-                target.repo, operations, commit_message=title, revision=branch, parent_commit=head
-            ).oid
+            return with_xet_fallback(partial(_create_commit, target, branch, head, title, wanted))
         except (TransportError, OSError, RuntimeError) as error:
             failure = cause(error)
         now, changes = _compare(target, branch)
@@ -233,6 +230,15 @@ def _commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping
         else:
             raise failure
     raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _create_commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping[str, str]) -> str:
+    operations: list[Any] = [CommitOperationAdd(name, content) for name, content in target.files.items()]
+    operations += [CommitOperationDelete(name) for name, change in wanted.items() if change == "deleted"]
+    commit = target.api.create_commit(
+        target.repo, operations, commit_message=title, revision=branch, parent_commit=head
+    )
+    return commit.oid
 
 
 def _read_back(target: _Target, commit: str) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -193,6 +194,18 @@ class Handler(BaseHTTPRequestHandler):
         warnings = [] if match else [{"message": "empty or missing yaml metadata in repo card"}]
         self.reply({"errors": errors, "warnings": warnings}, 200 if sound else 400)
 
+    def xet_token(self, repo_id: str, revision: str) -> None:
+        self.find(repo_id, revision)
+        if not self.hub.xet:
+            raise HubError(404, "Xet is not enabled for this repository")
+        access = {"casUrl": self.hub.xet, "accessToken": "xet", "exp": int(time.time()) + 900}
+        headers = {
+            "X-Xet-Cas-Url": self.hub.xet,
+            "X-Xet-Access-Token": "xet",
+            "X-Xet-Token-Expiration": str(access["exp"]),
+        }
+        self.reply(access, **headers)
+
     def preupload(self, repo_id: str, revision: str) -> None:
         repo, sha = self.find(repo_id, revision)
         files = []
@@ -270,6 +283,9 @@ class Handler(BaseHTTPRequestHandler):
         }
         if entry["lfs"]:
             headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(entry["size"])}
+            if self.hub.xet:
+                route = f"{self.hub.endpoint}/api/models/{repo_id}/xet-read-token/{sha}"
+                headers |= {"X-Xet-Hash": entry["sha256"], "X-Xet-Refresh-Route": route}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not wanted:
             self.send(content, **headers)
@@ -300,6 +316,7 @@ ROUTES = [
     ("GET", rf"{_MODEL}/commits/(?P<revision>[^/]+)", "history"),
     ("GET", rf"{_MODEL}/refs", "refs"),
     ("POST", rf"{_MODEL}/tag/(?P<revision>[^/]+)", "tag"),
+    ("GET", rf"{_MODEL}/xet-(read|write)-token/(?P<revision>[^/]+)", "xet_token"),
     ("POST", rf"{_MODEL}/branch/(?P<revision>[^/]+)", "make_branch"),
     ("DELETE", rf"{_MODEL}/branch/(?P<revision>[^/]+)", "delete_branch"),
     ("POST", rf"{_MODEL}/preupload/(?P<revision>[^/]+)", "preupload"),

@@ -21,12 +21,14 @@ class HubServer:
 
     Attributes:
         requests: (method, path) of every request so far.
+        xet: The address of the Xet content server that large files refer to, as on the Hub; None serves plain HTTP.
         fault: Called with the handler before an answer; True says that it answered (or hung up) itself.
     """
 
     def __init__(self, root: Path, port: int = 0) -> None:
         self.store = Store(root)
         self.requests: list[tuple[str, str]] = []
+        self.xet: str | None = None
         self.fault: Callable[[Handler], bool] | None = None
         self.server = ThreadingHTTPServer(("127.0.0.1", port), type("Bound", (Handler,), {"hub": self}))
         self.server.daemon_threads = True

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import urllib.request
@@ -5,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 from safetensors.torch import load_file
 
 from spd_weights.checks import EXPORT_FILES
@@ -54,6 +55,55 @@ def test_flipped_byte_is_refused_and_forgotten(
     hub.requests.clear()
     assert weights_file(row, tmp_path / "c") == path
     assert hub.requests == []  # a pinned commit in the cache needs no Hub
+
+
+def test_a_pulled_commit_needs_no_hub(
+    hub: HubServer, export: Path, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = publish(export, repo).commit
+    folder = pull(repo, revision=commit)
+    pull(repo)
+    hub.requests.clear()
+    assert pull(repo, revision=commit) == folder
+    assert hub.requests == []
+    snapshot_download(repo)  # what the message offline asks for: it also records where main is
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for revision in (commit, None, "main"):
+        assert pull(repo, revision=revision) == folder
+    weights = (folder / "model.safetensors").resolve()
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(SpdError, match=r"model\.safetensors of .* is damaged: expected [0-9a-f]{64}, found"):
+        pull(repo, revision=commit)
+    with pytest.raises(SpdError, match="on a machine with a connection run hf download"):
+        pull(repo, revision=commit)
+
+
+def test_damage_in_a_read_only_cache_is_reported_as_damage(
+    hub: HubServer, export: Path, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = publish(export, repo).row
+    assert row is not None
+    weights = weights_file(row, tmp_path / "c").resolve()
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EROFS, "Read-only file system", str(self))
+
+    monkeypatch.setattr(Path, "unlink", refuse)  # as root, which tests may run as, a read-only folder can be written
+    with pytest.raises(SpdError, match=r"is damaged: .* cannot be removed from the cache \(Read-only file system\)"):
+        weights_file(row, tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["runs/mine/export", "/nowhere", "./mine", "../mine/export", "~/mine", "here/missing"])
+def test_a_mistyped_folder_never_asks_the_hub(
+    name: str, hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(SpdError, match=f"{name} is not a folder; give the export/ folder of a run, or owner/name"):
+        verify(name)
+    assert hub.requests == []
 
 
 def test_bundled_weights_lie_beside_the_catalog(

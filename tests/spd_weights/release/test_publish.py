@@ -185,14 +185,21 @@ def test_interrupted_upload_is_taken_up_again(hub: HubServer, export: Path, repo
     assert len(hub.commits(repo)) == 2
 
 
-def test_retry_after_is_kept_to_or_told(hub: HubServer, export: Path, repo: str) -> None:
-    hub.fault = Faults("POST", "/commit/main", answer(429, **{"Retry-After": "1"}))
+@pytest.mark.parametrize("header", ["Retry-After", "RateLimit"])
+def test_the_wait_that_the_hub_asks_for_is_kept_or_reported(
+    hub: HubServer, export: Path, repo: str, header: str
+) -> None:
+    def limited(seconds: int) -> Any:
+        return answer(429, **{header: str(seconds) if header == "Retry-After" else f'"api";r=0;t={seconds}'})
+
+    hub.fault = Faults("POST", "/commit/main", limited(1))
     start = time.monotonic()
     publish(export, repo)
     assert time.monotonic() - start > 1
-    hub.fault = Faults("GET", "/api/models/", answer(429, **{"Retry-After": "4000"}))
+    hub.fault = faults = Faults("GET", "/api/models/", limited(4000), times=99)
     with pytest.raises(SpdError, match="too many requests; run the command again in 4000 seconds"):
         publish(export, repo)
+    assert faults.seen == 1
 
 
 def test_hub_that_stays_away_leaves_nothing_half_published(hub: HubServer, export: Path, repo: str) -> None:
