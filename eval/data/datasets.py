@@ -137,7 +137,9 @@ def _recognise(root: Path) -> list[_Source]:
         layout = _layout(folder)
         siblings = {f.name for f in _subfolders(dataset) if _layout(f) == "visa"}
         is_visa = layout == "visa" and siblings <= set(VISA_OBJECTS)
-        sources.append(_Source("visa" if is_visa else dataset.name, folder.name, folder, layout))
+        # Results call a data set by its folder; other pictures in a folder called visa must not pass for VisA.
+        name = f"{dataset.name}-layout" if dataset.name.lower() == "visa" else dataset.name
+        sources.append(_Source("visa" if is_visa else name, folder.name, folder, layout))
     return sorted(sources, key=lambda s: (s.dataset, s.name))
 
 

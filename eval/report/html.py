@@ -86,7 +86,7 @@ def write_report(folder: Path) -> Path:
         _Section(
             table,
             [c for c in comparisons if c.key == table.key],
-            published(table),
+            published(table, results["config"].get("split", {})),
             [_category(folder, table, name, rows) for name in table.categories],
         )
         for table in tables(rows)

@@ -1,8 +1,13 @@
-"""Published numbers for the same data set, protocol and method, from the files in reference/."""
+"""Published numbers for the same data set, protocol and method, from the files in reference/.
+
+A file holds `dataset`, `sources` (title and note by key) and `rows`. A row has `source`, `protocol`, `method`,
+`backbone` and `metric`; `base` is the published mean over all objects and `spd`, if given, the same backbone with SPD;
+`objects`, if given, holds the values of `base` per object. Values are fractions.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +16,59 @@ from .tables import Table
 
 _REFERENCE = Path(__file__).parent / "reference"
 
+Backbone = tuple[str, str]  # source, backbone
+
 
 @dataclass(frozen=True)
 class Published:
-    """What one reference file holds for a table.
+    """What one reference file holds for a table; values in percent.
 
     Attributes:
-        metrics: The metrics published, in table order.
-        rows: Values in percent by (source, backbone) and metric.
-        sources: Title and note of each source that the rows name.
+        means: Means over all objects by backbone and metric.
+        objects: Values by metric, backbone and object; only what was published per object.
+        sources: Title and note of each source.
     """
 
-    metrics: tuple[str, ...]
-    rows: Mapping[tuple[str, str], Mapping[str, float]]
-    sources: Mapping[str, Mapping[str, str]]
+    means: dict[Backbone, dict[str, float]] = field(default_factory=dict)
+    objects: dict[str, dict[Backbone, dict[str, float]]] = field(default_factory=dict)
+    sources: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics with published means, in table order."""
+        return in_table_order(metric for values in self.means.values() for metric in values)
 
 
-def published(table: Table) -> list[Published]:
-    """Published means for the table's data set, protocol and method; empty where there are none."""
-    found = []
-    for path in sorted(_REFERENCE.glob("*.json")):
-        reference = json.loads(path.read_text(encoding="utf-8"))
-        if rows := _rows(reference, table):
-            metrics = in_table_order(metric for values in rows.values() for metric in values)
-            named = {source for source, _ in rows}
-            sources = {key: source for key, source in reference["sources"].items() if key in named}
-            found.append(Published(metrics, rows, sources))
-    return found
+def published(table: Table, splits: Mapping[str, str]) -> list[Published]:
+    """Published numbers for the table's data set, protocol and method.
+
+    Args:
+        table: What was measured.
+        splits: The split by "dataset/category protocol", as in the configuration of results.json.
+
+    Returns:
+        One entry per reference file; empty unless all categories were measured on the official split.
+    """
+    dataset, protocol, _ = table.key
+    if any(splits.get(f"{dataset}/{category} {protocol}") != "official" for category in table.categories):
+        return []
+    files = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(_REFERENCE.glob("*.json")))
+    found = [_published(reference, table) for reference in files]
+    return [one for one in found if one.means]
 
 
-def _rows(reference: dict[str, Any], table: Table) -> dict[tuple[str, str], dict[str, float]]:
-    rows: dict[tuple[str, str], dict[str, float]] = {}
+def _published(reference: dict[str, Any], table: Table) -> Published:
+    found = Published()
     for row in reference["rows"]:
-        if (reference["dataset"], row["protocol"], row["method"]) == table.key:
-            for variant, suffix in (("base", ""), ("spd", " + SPD")):
-                if variant in row:
-                    values = rows.setdefault((row["source"], row["backbone"] + suffix), {})
-                    values[row["metric"]] = 100 * row[variant]
-    return rows
+        if (reference["dataset"], row["protocol"], row["method"]) != table.key:
+            continue
+        backbone = row["source"], row["backbone"]
+        found.sources[row["source"]] = reference["sources"][row["source"]]
+        found.means.setdefault(backbone, {})[row["metric"]] = 100 * row["base"]
+        if "spd" in row:
+            with_spd = row["source"], row["backbone"] + " + SPD"
+            found.means.setdefault(with_spd, {})[row["metric"]] = 100 * row["spd"]
+        if "objects" in row:
+            values = {name: 100 * value for name, value in row["objects"].items()}
+            found.objects.setdefault(row["metric"], {})[backbone] = values
+    return found

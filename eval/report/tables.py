@@ -12,7 +12,8 @@ from ..metrics.means import Key, distinct, group_rows, mean_over_categories, spr
 from ..metrics.metrics import in_table_order
 
 # The metrics of a results table; results.json and the comparison hold all of them.
-SHOWN = ("image_auroc", "image_aupr", "image_f1max", "pixel_auroc", "pixel_aupr", "pixel_aupro",
+SHOWN = ("image_auroc", "image_aupr", "image_aupr_trapezoid", "image_f1max",
+         "pixel_auroc", "pixel_aupr", "pixel_aupr_trapezoid", "pixel_aupro",
          "pixel_auroc_spotdiff", "pixel_aupr_spotdiff")  # fmt: skip
 MARKS = {"better": "▲", "worse": "▼"}  # of a mean, where the comparison with the baseline decides
 

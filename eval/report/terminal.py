@@ -53,7 +53,7 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
 def _fitting(table: Table, console: Console) -> list[Grid]:
     """Split a table by metrics until each part fits the terminal; image and pixel metrics stay together."""
     unlimited = console.options.update(max_width=10_000)  # otherwise a table measures no wider than the terminal
-    for size in (6, 3, 2, 1):
+    for size in (8, 4, 2, 1):
         metrics = [table.metrics[first : first + size] for first in range(0, len(table.metrics), size)]
         views = [_results_grid(table, some) for some in metrics]
         if all(console.measure(view, options=unlimited).maximum <= console.width for view in views):

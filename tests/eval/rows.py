@@ -13,9 +13,9 @@ def row(weights: str, category: str, value: float | None, seed: int = 0, **chang
     return {"weights": weights, **where, **measured, **changes}
 
 
-def write_results(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """A results.json with these rows; returns the folder."""
-    config = {"image_size": 64, "resize": "square", "weights": {}}
+def write_results(folder: Path, rows: list[dict[str, Any]], **config: Any) -> Path:
+    """A results.json with these rows and entries of the configuration; returns the folder."""
+    config = {"image_size": 64, "resize": "square", "weights": {}, **config}
     content = {"schema": 1, "created": "2026-01-01", "environment": {"cpu": "a cpu"}, "config": config, "rows": rows}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", content)

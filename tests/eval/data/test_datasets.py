@@ -52,6 +52,10 @@ def test_other_objects_in_visas_layout_are_not_visa(tmp_path):
     root = visa_tree(tmp_path / "mine", ("pcb1", "gear"))
     assert {c.dataset for c in load_categories(root, "1cls")} == {"mine"}
     assert load_categories(root / "pcb1", "1cls")[0].dataset == "mine"
+    rendered = visa_tree(tmp_path / "visa", ("gear",))
+    assert {c.dataset for c in load_categories(rendered, "1cls")} == {"visa-layout"}
+    assert mvtec_category(tmp_path / "VisA" / "pcb1")
+    assert {c.dataset for c in load_categories(tmp_path / "VisA", "1cls")} == {"VisA-layout"}
 
 
 def test_training_images_come_from_the_train_split_alone(tmp_path):
