@@ -89,7 +89,7 @@ def test_committed_tables_are_what_committed_results_give(
     """`<!-- python -m eval summary ARGUMENTS -->` makes the table below it; README shows no others."""
     monkeypatch.chdir(ROOT)
     tables = []
-    for page in sorted(ROOT.glob("results/*/README.md")):
+    for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("results/*/README.md"))]:
         for block in page.read_text(encoding="utf-8").split("<!-- python -m eval summary ")[1:]:
             arguments, _, text = block.partition(" -->\n")
             assert main(["summary", *arguments.split()]) == 0
