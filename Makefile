@@ -1,6 +1,7 @@
 # make quickstart   the main job end to end, on data it renders itself (or PRETRAIN=… VISA=…)
 # make test         the tests
 # make lint         ruff and mypy
+# make docs         the documentation, into site/; warnings are errors
 # make rehearsal    train, evaluate, card, publish, pull, verify: the whole chain at its smallest
 # make test-slow    the tests that take minutes
 # make test-kill    kills training runs hundreds of times
@@ -16,7 +17,7 @@ PRETRAIN ?=
 VISA     ?=
 BIN      := $(VENV)/bin
 
-.PHONY: quickstart rehearsal test test-slow test-kill lint clean
+.PHONY: quickstart rehearsal test test-slow test-kill lint docs clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --out "$(OUT)" $(if $(PRETRAIN),--pretrain "$(PRETRAIN)") $(if $(VISA),--visa "$(VISA)")
@@ -38,6 +39,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 # Some distributions ship Python without ensurepip; virtualenv, unpacked beside, does the same job.
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "spd-weights needs Python >= 3.10, this is " + sys.version)'
@@ -54,5 +59,9 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[dev]'
 	touch $@ $(VENV)/.installed-run
 
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf "$(VENV)" "$(VENV).bootstrap" build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV).bootstrap" site build dist .mypy_cache .pytest_cache .ruff_cache
