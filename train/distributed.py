@@ -72,4 +72,4 @@ def share(value: Any, device: torch.device, source: int = 0) -> Any:
     dist.broadcast(size, source)
     content = content if rank() == source else torch.empty(int(size), dtype=torch.uint8, device=device)
     dist.broadcast(content, source)
-    return json.loads(bytes(content.tolist()))
+    return json.loads(content.cpu().numpy().tobytes())

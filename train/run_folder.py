@@ -94,5 +94,5 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def layout_file(config: Config, split: str) -> Path:
-    """Where the run keeps the listing of a source's shards."""
-    return config.out / f"shards.{split}.json"
+    """Where the run keeps the listing of `--data.train` or `--data.val`."""
+    return config.out / f"listing.{split}.json"

@@ -1,7 +1,6 @@
 """Everything that happens before a run's first step: data, model, optimiser, run folder, resume."""
 
 import ctypes
-import dataclasses
 import importlib.util
 import sys
 import warnings
@@ -19,9 +18,7 @@ from . import checkpoint
 from .backbone import make_backbone
 from .config import Config
 from .data.loader import make_schedule
-from .data.shards import Layout, Shards
-from .data.sources import Table, keep_layout, open_images
-from .distributed import share
+from .data.sources import Table, keep_layout, open_shared
 from .methods import build_method, check_batch_norm
 from .optim import make_optimizer
 from .recipes import Supervised
@@ -128,27 +125,13 @@ def _resume(
 
 
 def open_run_images(config: Config, accelerator: Accelerator, split: str, labelled: bool) -> Table:
-    """Open `--data.train` or `--data.val`. Only the first process lists shards, and only once per run.
+    """Open `--data.train` or `--data.val`. Only the first process lists it, and only once per run.
 
     Raises:
         SpdError: as `open_images`, on every process.
     """
     source, kept = getattr(config.data, split), layout_file(config, split)
-    if accelerator.num_processes == 1:
-        return open_images(source, labelled, split, kept)
-    found: dict[str, Any] = {}
-    if accelerator.is_main_process:
-        try:
-            images = open_images(source, labelled, split, kept)
-            found = {"layout": dataclasses.asdict(images.layout) if isinstance(images, Shards) else None}
-        except SpdError as error:
-            found = {"error": str(error)}
-    found = share(found, accelerator.device)
-    if "error" in found:
-        raise SpdError(found["error"])
-    if accelerator.is_main_process:
-        return images
-    return Shards(Layout(**found["layout"])) if found["layout"] else open_images(source, labelled, split)
+    return open_shared(source, labelled, split, kept, accelerator.device)
 
 
 def keep_freed_memory() -> None:

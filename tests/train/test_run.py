@@ -32,7 +32,13 @@ from train.loop import pretrain
 
 
 def test_a_run_writes_what_is_promised(finished: Path):
-    assert sorted(p.name for p in finished.iterdir()) == ["checkpoints", "config.json", "export", "metrics.jsonl"]
+    assert sorted(p.name for p in finished.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "export",
+        "listing.train.json",
+        "metrics.jsonl",
+    ]
     assert [p.name for p in sorted((finished / "checkpoints").iterdir())] == ["step-00000003", "step-00000006"]
     assert json.loads((finished / "config.json").read_text())["optim"]["batch_size"] == 8
     lines = metrics(finished)

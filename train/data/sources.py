@@ -1,7 +1,8 @@
 """Image sources: folders, shards and Hub datasets, each opened as a table of encoded images."""
 
 import dataclasses
-import glob
+import hashlib
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
+import torch
 from huggingface_hub import HfFileSystem, hf_hub_download
 
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from spd_weights.images import IMAGE_SUFFIXES
 
+from ..distributed import processes, rank, share
+from .folders import Files, Listing, find_files, list_images
 from .shards import Layout, Shards, open_parquet, tar_rows, with_retries
 
-Table = datasets.Dataset | Shards
+Table = datasets.Dataset | Files | Shards
 _SHARDS = {".parquet": "parquet", ".tar": "webdataset"}
 _SPLITS = {"train": ("train",), "val": ("val", "validation", "test")}
 _IMAGE_COLUMNS = ("image", "img", "jpg", "png")
@@ -33,8 +37,8 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
             whose parquet files are read by byte ranges instead of being downloaded.
         labelled: also read labels: the names of a folder's subfolders, or a column `label`.
         split: "train" or "val".
-        kept: file in which `keep_layout` stored the layout of shards at an earlier launch. With it nothing is
-            listed again, and a Hub repository is read at the same commit as then.
+        kept: file in which `keep_layout` stored what was found at an earlier launch. With it nothing is listed
+            again unless a folder has changed, and a Hub repository is read at the same commit as then.
 
     Returns:
         A table with the column `image`, {"bytes", "path"} as stored, and with `labelled` the ClassLabel `label`.
@@ -44,32 +48,84 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
     """
     question = {"source": source, "labelled": labelled, "split": split}
     if kept and kept.exists() and {**(known := read_json(kept)), **question} == known:
-        return Shards(_unchanged(Layout(**known["layout"])))
+        table = from_layout(known["layout"])
+        if isinstance(table, Shards):
+            _refuse_changed_shards(table.layout)
+            return table
+        if table.layout.is_current():
+            return table
     if source.startswith("hf:"):
         return _from_hub(source, labelled, split)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise SpdError(f"{source}: no such folder; name a folder of images or shards, or hf:owner/dataset")
+    files, modified = find_files(folder, {*IMAGE_SUFFIXES, *_SHARDS})
     for suffix, kind in _SHARDS.items():
-        shards = sorted(glob.glob(glob.escape(str(folder)) + f"/**/*{suffix}", recursive=True))
+        shards = sorted(os.path.abspath(folder / name) for name in files if name.lower().endswith(suffix))
         shards = [shard for shard in shards if Path(shard).name.startswith(_SPLITS[split])] or shards
         if shards:
-            return Shards(_LAYOUTS[kind](source, [os.path.abspath(shard) for shard in shards], labelled))
-    return _image_files(folder, labelled)
+            return Shards(_LAYOUTS[kind](source, shards, labelled))
+    return Files(list_images(folder, files, modified, labelled))
 
 
 def keep_layout(table: Table, source: str, labelled: bool, split: str, kept: Path) -> None:
-    """Store the layout of shards in a file, for `open_images` at a later launch."""
-    if isinstance(table, Shards):
+    """Store what was found in a file, for `open_images` at a later launch."""
+    if not isinstance(table, datasets.Dataset):
         question = {"source": source, "labelled": labelled, "split": split}
         write_json(kept, {**question, "layout": dataclasses.asdict(table.layout)})
 
 
-def _unchanged(layout: Layout) -> Layout:
+def from_layout(layout: dict[str, Any]) -> Files | Shards:
+    """Make a table from `dataclasses.asdict(table.layout)`, without listing anything."""
+    return Files(Listing(**layout)) if layout["kind"] == "files" else Shards(Layout(**layout))
+
+
+def open_shared(source: str, labelled: bool, split: str, kept: Path, device: torch.device) -> Table:
+    """Open images on every process: the first one lists them and sends what it found to the others, which wait.
+
+    Arguments and result as of `open_images`; `device` is the training device.
+
+    Raises:
+        SpdError: as `open_images`, on every process.
+    """
+    table, found = None, {}
+    if rank() == 0:
+        try:
+            table = open_images(source, labelled, split, kept)
+            found = {"layout": None if isinstance(table, datasets.Dataset) else dataclasses.asdict(table.layout)}
+        except SpdError as error:
+            found = {"error": str(error)}
+    if processes() > 1:
+        found = share(found, device)
+    if "error" in found:
+        raise SpdError(found["error"])
+    if table is not None:
+        return table
+    return from_layout(found["layout"]) if found["layout"] else open_images(source, labelled, split)
+
+
+def fingerprint(table: Table) -> dict[str, Any]:
+    """Identify images by what was listed, wherever they are stored.
+
+    Returns:
+        {"images": count, "sha256": digest}. The digest covers the relative path of each image file, or the name,
+        size and groups of each shard, or the name and size of another Hub dataset. It does not cover pixels.
+    """
+    content: Any
+    if isinstance(table, Files):
+        content = table.layout.files
+    elif isinstance(table, Shards):
+        names = [Path(name).name for name in table.layout.files]
+        content = [names, table.layout.sizes, table.layout.groups]
+    else:
+        content = [table.info.dataset_name, table.info.config_name, str(table.split), table.info.dataset_size]
+    return {"images": len(table), "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
+
+
+def _refuse_changed_shards(layout: Layout) -> None:
     for path, size in zip(layout.files, layout.sizes, strict=True):
         if not path.startswith("hf://") and (not os.path.exists(path) or os.path.getsize(path) != size):
             raise SpdError(f"{path} has changed since the run began: restore it, or start a new run with another --out")
-    return layout
 
 
 def _from_hub(source: str, labelled: bool, split: str) -> Table:
@@ -180,27 +236,3 @@ def _columns(table: datasets.Dataset, source: str, labelled: bool) -> datasets.D
     if labelled and not isinstance(table.features["label"], datasets.ClassLabel):
         table = table.class_encode_column("label")
     return table.cast_column("image", datasets.Image(decode=False))
-
-
-def _image_files(folder: Path, labelled: bool) -> datasets.Dataset:
-    paths = []
-    for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        paths += [
-            os.path.join(parent, name)
-            for name in sorted(names)
-            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-    if not paths:
-        raise SpdError(
-            f"{folder}: no images in this folder or its subfolders; looked for "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))}, .parquet and .tar"
-        )
-    columns, features = {"image": paths}, {"image": datasets.Image(decode=False)}
-    if labelled:
-        below = [Path(path).relative_to(folder).parts for path in paths]
-        if bare := next((path for path, parts in zip(paths, below, strict=True) if len(parts) < 2), None):
-            raise SpdError(f"{bare} is not in a class folder: labels are the names of the subfolders of {folder}")
-        columns["label"] = [parts[0] for parts in below]
-        features["label"] = datasets.ClassLabel(names=sorted(set(columns["label"])))
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))

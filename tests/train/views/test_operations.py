@@ -130,8 +130,8 @@ def test_share_and_strength_of_the_blur(kind: str, recipe: str, expected: dict[s
 
 
 def position_image(side: int) -> np.ndarray:
-    """Red grows from left to right, green from top to bottom."""
-    ramp = np.broadcast_to(np.linspace(0, 255, side).round().astype(np.uint8), (side, side))
+    """Red grows by 255 / side per pixel from left to right, green from top to bottom."""
+    ramp = np.broadcast_to(np.linspace(0, 255 * (side - 1) / side, side).round().astype(np.uint8), (side, side))
     return np.stack([ramp, ramp.T, np.zeros_like(ramp)], -1)
 
 
