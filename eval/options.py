@@ -31,8 +31,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--feature-precision",
         choices=FEATURE_PRECISIONS,
         default=defaults.feature_precision,
-        help="precision of the frozen backbone (fp32); bf16 takes half the time on processors that support it, but in "
-        "small test sets metrics moved by a point and more (docs/evaluation.md)",
+        help="precision of the frozen backbone (fp32); tf32 is faster on GPUs; bf16 takes half the time where the "
+        "processor supports it, but in small test sets metrics moved by a point and more (docs/evaluation.md)",
     )
     parser.add_argument(
         "--padim-dims",

@@ -1,6 +1,7 @@
 """Feature maps of a frozen backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from timm.data import resolve_model_data_config
@@ -13,7 +14,7 @@ from spd_weights.stages import DETECTOR_REDUCTIONS, stage_indices
 from .folding import folded
 from .weights import fingerprint, load_backbone
 
-FEATURE_PRECISIONS = ("fp32", "bf16")
+FEATURE_PRECISIONS = ("fp32", "tf32", "bf16")
 # On a CPU larger batches are slower: their activations are no longer served from memory the allocator reuses.
 _BATCH_SIZE = {"cpu": 8, "cuda": 32}
 
@@ -43,7 +44,9 @@ class Extractor:
             image_size: Side of the images in pixels.
             reductions: Strides of the wanted maps, of `spd_weights.stages.REDUCTIONS`. Nothing behind the deepest is
                 computed.
-            precision: One of `FEATURE_PRECISIONS`. "bf16" computes under autocast to bfloat16; maps are float32.
+            precision: One of `FEATURE_PRECISIONS`. "tf32" lets GPUs round inputs of convolutions and matrix products to
+                10 bits, torch's default for convolutions; "fp32" does not; on CPUs they are the same. "bf16" computes
+                under autocast to bfloat16. Maps are float32 in each case.
 
         Raises:
             SpdError: The weights cannot be loaded, or give no feature maps at this image size.
@@ -69,7 +72,8 @@ class Extractor:
         self._try_size()
         noise = torch.randint(256, (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
         probe = self.normalised(noise.byte())
-        self._model = folded(self._model, lambda network: self._maps(network, probe))
+        with _tf32(False):  # its rounding would hide whether folding changes the maps
+            self._model = folded(self._model, lambda network: self._maps(network, probe))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> list[Tensor]:
@@ -82,7 +86,8 @@ class Extractor:
             One map per layer, float32 [B, C_l, H_l, W_l], on the extractor's device.
         """
         pixels = self.normalised(images)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16")
+        with autocast, _tf32(self._precision == "tf32"):
             maps = self._maps(self._model, pixels)
         return [feature.float() for feature in maps]
 
@@ -114,3 +119,17 @@ class Extractor:
                 f"weights {self.weights!r}: cannot see images of {size} x {size} pixels ({reason}); "
                 "choose another --image-size"
             ) from error
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 in convolutions and matrix products on GPUs, which torch otherwise sets per operation."""
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if allowed else "ieee"
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value

@@ -15,7 +15,7 @@ from spd_weights.errors import SpdError
 from spd_weights.files import sha256
 from spd_weights.images import IMAGE_SUFFIXES
 
-from .images import open_image
+from .images import image_size
 from .splits import training_names
 
 VISA_OBJECTS = (
@@ -286,9 +286,9 @@ def _check_masks(source: _Source, samples: list[Sample]) -> None:
                 f"{sample.image}: an anomaly without a mask, while others of {source.name} have one; "
                 "add the mask or remove the image"
             )
-        with open_image(sample.image) as image, open_image(sample.mask) as mask:
-            if image.size != mask.size:
-                raise SpdError(
-                    f"{sample.mask}: {mask.size[0]} x {mask.size[1]} pixels, but {sample.image.name} has "
-                    f"{image.size[0]} x {image.size[1]}; use the mask of the same photograph"
-                )
+        image, mask = image_size(sample.image), image_size(sample.mask)
+        if image != mask:
+            raise SpdError(
+                f"{sample.mask}: {mask[0]} x {mask[1]} pixels, but {sample.image.name} has "
+                f"{image[0]} x {image[1]}; use the mask of the same photograph"
+            )

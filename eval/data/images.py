@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,6 +30,17 @@ def open_image(path: Path) -> Image.Image:
         raise SpdError(f"{path}: not a readable image ({error}); replace or remove the file") from None
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image in pixels, as it is displayed: rotated by its EXIF orientation, if it has one.
+
+    Raises:
+        SpdError: As `open_image`.
+    """
+    with open_image(path) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else (width, height)
+
+
 def seen_box(size: tuple[int, int], resize: str) -> tuple[float, float, float, float]:
     """The part of an image that is evaluated: left, top, right and bottom in pixels.
 
@@ -52,7 +63,8 @@ def read_image(path: Path, size: int, resize: str = "square") -> np.ndarray:
     geometry, so masks stay aligned.
 
     Args:
-        path: Any 8-bit image; grey and palette images become RGB, an alpha channel is dropped.
+        path: An image with 8 or 16 bits per channel; of 16 bits the high byte is taken. Grey and palette images become
+            RGB, an alpha channel is dropped. The EXIF orientation is applied.
         size: Side of the square in pixels.
         resize: One of `RESIZES`; see `seen_box`.
 
@@ -60,13 +72,16 @@ def read_image(path: Path, size: int, resize: str = "square") -> np.ndarray:
         RGB, uint8, shape [size, size, 3].
 
     Raises:
-        SpdError: The file is missing, truncated or not an image, or has more than 8 bits per channel.
+        SpdError: The file is missing, truncated or not an image, has 32 bits per channel, or uses only 12 of 16 bits.
     """
     with open_image(path) as image:
-        if image.mode.startswith(("I", "F")):
-            raise SpdError(f"{path}: more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
-        pixels = _decode(image, path).convert("RGB")
-        return np.asarray(pixels.resize((size, size), Image.Resampling.BICUBIC, seen_box(image.size, resize)))
+        if image.mode in ("I", "F"):
+            raise SpdError(f"{path}: 32 bits per channel (mode {image.mode}); convert it to 8 or 16 bits")
+        upright = _decode(image, path)
+    if upright.mode.startswith("I;16"):
+        upright = _high_bytes(np.asarray(upright), path)
+    box = seen_box(upright.size, resize)
+    return np.asarray(upright.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box))
 
 
 def read_photo(path: Path, long_side: int, resize: str) -> np.ndarray:
@@ -78,8 +93,7 @@ def read_photo(path: Path, long_side: int, resize: str) -> np.ndarray:
     Raises:
         SpdError: As `read_image`.
     """
-    with open_image(path) as image:
-        left, top, right, bottom = seen_box(image.size, resize)
+    left, top, right, bottom = seen_box(image_size(path), resize)
     scale = min(1.0, long_side / max(right - left, bottom - top))
     size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
     square = Image.fromarray(read_image(path, max(size), resize))
@@ -162,8 +176,20 @@ def _collate(items: list[Tensor | SpdError]) -> Tensor | SpdError:
 
 
 def _decode(image: Image.Image, path: Path) -> Image.Image:
+    """The pixels of an opened image, in its EXIF orientation."""
     try:
         image.load()
+        ImageOps.exif_transpose(image, in_place=True)  # the other way copies every image
+        return image
     except _UNREADABLE as error:
         raise SpdError(f"{path}: damaged image ({error}); replace or remove the file") from None
-    return image
+
+
+def _high_bytes(values: np.ndarray, path: Path) -> Image.Image:
+    """A 16-bit grey image as 8 bits, by one scale for all images, so that their brightness stays comparable."""
+    if (bits := int(values.max()).bit_length()) <= 12:
+        raise SpdError(
+            f"{path}: its values use only {bits} of 16 bits, which would leave a dark image with few shades; "
+            "scale all images to 16 bits, or convert them to 8 bits"
+        )
+    return Image.fromarray((values >> 8).astype(np.uint8))

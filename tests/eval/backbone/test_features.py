@@ -1,16 +1,47 @@
-"""Feature maps of a frozen backbone."""
+"""Feature maps of a frozen backbone, and the precision they are computed in."""
 
+import pytest
 import torch
 
 from eval.backbone.features import FEATURE_PRECISIONS, Extractor
+from tests.eval.helpers import RANDOM
+
+IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def test_bfloat16_features_are_nearly_the_same():
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    single, half = (
-        Extractor("random:test_resnet", 64, precision=precision)(images) for precision in FEATURE_PRECISIONS
-    )
+    single, half = (Extractor(RANDOM, 64, precision=precision)(IMAGES) for precision in ("fp32", "bf16"))
     for a, b in zip(single, half, strict=True):
         assert b.dtype == torch.float32
         assert not torch.equal(a, b)
         assert (a - b).norm() < 0.03 * a.norm()
+
+
+@pytest.mark.parametrize("precision", FEATURE_PRECISIONS)
+def test_tf32_is_used_if_asked_for_and_nowhere_else(precision):
+    """torch's own default for convolutions on GPUs is TF32."""
+    extractor, seen = Extractor(RANDOM, 64, precision=precision), set()
+    backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    next(iter(extractor._model.children())).register_forward_pre_hook(
+        lambda *_: seen.update(backend.fp32_precision for backend in backends)
+    )
+    extractor(IMAGES)
+    assert seen == {"tf32" if precision == "tf32" else "ieee"}
+    assert [backend.fp32_precision for backend in backends] == before
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("architecture", ["resnet18", "vit_tiny_patch16_224"])
+def test_a_gpu_gives_the_cpus_features_in_fp32_and_others_in_tf32(architecture):
+    images = torch.randint(0, 256, (2, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    exact, rounded = (Extractor(f"random:{architecture}", 224, precision=p) for p in ("fp32", "tf32"))
+    assert exact.device.type == "cuda"
+    pixels = exact.normalised(images).cpu()
+    model = exact._model.cpu()
+    expected = exact._maps(model, pixels)
+    exact._model = model.cuda()
+    for wanted, found, coarse in zip(expected, exact(images), rounded(images), strict=True):
+        difference, coarser = ((wanted - maps.cpu()).norm() / wanted.norm() for maps in (found, coarse))
+        assert difference < 1e-5
+        assert coarser > 10 * difference

@@ -286,7 +286,7 @@ def test_damaged_images(tmp_path):
     refusal(lambda: read_image(image, 20), image, "not a readable image")
     refusal(lambda: read_image(image.with_name("gone.png"), 20), "gone.png", "no such file")
     deep = save(mask().convert("I;16"), tmp_path / "deep.png")
-    refusal(lambda: read_image(deep, 20), deep, "8 bits")
+    refusal(lambda: read_image(deep, 20), deep, "8 of 16 bits")
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "1", "P"])

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.data.images import batches, read_image, read_mask
+from eval.data.images import batches, image_size, read_image, read_mask, read_photo
 from spd_weights.errors import SpdError
 from tests.eval.helpers import DEFECT, SIZE, mvtec_category
+
+T = Image.Transpose
+# How a camera held in each of the EXIF standard's ways stores an upright scene.
+UNDO = {2: T.FLIP_LEFT_RIGHT, 3: T.ROTATE_180, 4: T.FLIP_TOP_BOTTOM, 5: T.TRANSPOSE, 6: T.ROTATE_90, 7: T.TRANSVERSE,
+        8: T.ROTATE_270}  # fmt: skip
 
 
 @pytest.fixture
@@ -70,3 +75,34 @@ def test_damaged_image_in_a_worker_is_named(tile):
     image.write_bytes(image.read_bytes()[:900])
     with pytest.raises(SpdError, match=r"^\S*003.png: damaged"):
         list(batches(sorted(image.parent.iterdir()), 32, 2, workers=1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_camera_held_in_any_way_gives_the_upright_image(tmp_path, orientation):
+    """EXIF tag 274; Pillow's transposition is the reference for the pixels, its tables for the tag's meaning."""
+    rng = np.random.default_rng(0)
+    upright = Image.fromarray(rng.integers(0, 256, (8, 12, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1))
+    stored = upright if orientation == 1 else upright.transpose(UNDO[orientation])
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored.save(tmp_path / "turned.png", exif=exif)
+    upright.save(tmp_path / "upright.png")
+    for resize in ("square", "short-crop"):
+        found, expected = (read_image(tmp_path / f"{name}.png", 48, resize) for name in ("turned", "upright"))
+        assert np.array_equal(found, expected)
+    assert read_photo(tmp_path / "turned.png", 48, "square").shape == (32, 48, 3)
+    assert np.array_equal(read_mask(tmp_path / "turned.png", 48), read_mask(tmp_path / "upright.png", 48))
+    assert image_size(tmp_path / "turned.png") == upright.size
+
+
+def test_sixteen_bit_grey_is_read_by_its_high_byte(tmp_path):
+    values = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    found = read_image(tmp_path / "deep.png", 32)
+    assert np.array_equal(found, np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=-1))
+    Image.fromarray(values >> 4).save(tmp_path / "twelve.png")
+    with pytest.raises(SpdError, match=r"twelve\.png: .* use only 12 of 16 bits"):
+        read_image(tmp_path / "twelve.png", 32)
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(SpdError, match=r"float\.tif: .*mode F"):
+        read_image(tmp_path / "float.tif", 32)
