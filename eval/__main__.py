@@ -186,6 +186,13 @@ def _parser() -> argparse.ArgumentParser:
         help="spot-diff adds the pixel metrics as the code of VisA's authors computes them, from 202 thresholds",
     )
     parser.add_argument(
+        "--map-size",
+        choices=("input", "native"),
+        default="input",
+        help="size at which pixel metrics are computed: that of the method's input (the default), or that of each "
+        "mask, at which small regions do not vanish; native takes longer",
+    )
+    parser.add_argument(
         "--save-maps",
         action="store_true",
         help="keep maps, masks and scores as one maps.npz per cell (docs/evaluation.md)",

@@ -17,6 +17,7 @@ from spd_weights.environment import environment
 from spd_weights.files import json_text, write_json, write_text
 
 from .data.datasets import Category, Sample
+from .data.masks import DefectMasks
 from .metrics.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
@@ -80,7 +81,7 @@ def cell_folder(folder: Path, row: dict[str, Any]) -> Path:
 
 
 def write_cell(
-    folder: Path, cell: Cell, prediction: Prediction, masks: np.ndarray | None, metrics: str, save_maps: bool
+    folder: Path, cell: Cell, prediction: Prediction, masks: DefectMasks | None, metrics: str, save_maps: bool
 ) -> None:
     """Measure a prediction and write the cell's files.
 
@@ -88,35 +89,45 @@ def write_cell(
         folder: An empty folder.
         cell: What was run.
         prediction: For the category's test images.
-        masks: Their defect pixels, bool [N, S, S], or None.
+        masks: Their defects, or None.
         metrics: "exact", or "spot-diff" to add those of VisA's authors.
         save_maps: Whether to keep the maps, too.
     """
     started = time.perf_counter()
     found, curves = _metrics(cell.category, prediction, masks, metrics)
     seconds = prediction.seconds + time.perf_counter() - started
-    figures = write_figures(folder, cell.category, prediction, masks, cell.predictor.resize)
-    _write(folder, cell, found, seconds, {**figures, "curves": curves})
+    square = None if masks is None else masks.square
+    figures = write_figures(folder, cell.category, prediction, square, cell.predictor.resize)
+    counts = {} if masks is None else {"regions": masks.regions, "regions_left_out": masks.left_out}
+    _write(folder, cell, found, seconds, {**figures, "curves": curves}, counts)
     if save_maps:
-        _save_maps(folder / MAPS, cell.category, prediction, masks)
+        _save_maps(folder / MAPS, cell.category, prediction, square)
 
 
 def write_undefined_cell(folder: Path, cell: Cell, metrics: str, reason: str) -> None:
     """Write a cell that cannot be measured: every metric is undefined for the given reason."""
-    _write(folder, cell, undefined((*IMAGE_METRICS, *_pixel_metrics(metrics)), reason), 0.0, {})
+    _write(folder, cell, undefined((*IMAGE_METRICS, *_pixel_metrics(metrics)), reason), 0.0, {}, {})
 
 
-def _write(folder: Path, cell: Cell, metrics: dict[str, Metric], seconds: float, figures: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    cell: Cell,
+    metrics: dict[str, Metric],
+    seconds: float,
+    figures: dict[str, Any],
+    regions: dict[str, int],
+) -> None:
     where = environment()
     name = hashlib.sha256(json_text(where).encode()).hexdigest()[:8]
-    rows = [{**row, "environment": name} for row in _rows(cell, metrics, seconds)]
+    rows = [{**row, "environment": name} for row in _rows(cell, metrics, seconds, regions)]
     write_json(folder / CELL, {"fingerprint": cell.fingerprint, "environment": where, "rows": rows, **figures})
     if cell.run.protocol != "1cls":
         names = _names(cell.category, cell.category.train)
         write_text(folder / TRAINING_IMAGES, "".join(f"{name}\n" for name in names))
 
 
-def _rows(cell: Cell, metrics: dict[str, Metric], seconds: float) -> list[dict[str, Any]]:
+def _rows(cell: Cell, metrics: dict[str, Metric], seconds: float, regions: dict[str, int]) -> list[dict[str, Any]]:
+    """One row per metric; that of AUPRO also counts the defect regions, and those that it leaves out."""
     test = cell.category.test
     anomalies = sum(sample.anomalous for sample in test)
     rows = []
@@ -131,7 +142,9 @@ def _rows(cell: Cell, metrics: dict[str, Metric], seconds: float) -> list[dict[s
             "n_test_anomalous": anomalies,
             "seconds": round(seconds, 3),
         }
-        rows.append(row if metric.value is not None else {**row, "reason": metric.reason})
+        row |= {"reason": metric.reason} if metric.value is None else {}
+        row |= regions if name == "pixel_aupro" and metric.value is not None else {}
+        rows.append(row)
     return rows
 
 
@@ -140,7 +153,7 @@ def _pixel_metrics(kind: str) -> tuple[str, ...]:
 
 
 def _metrics(
-    category: Category, prediction: Prediction, masks: np.ndarray | None, kind: str
+    category: Category, prediction: Prediction, masks: DefectMasks | None, kind: str
 ) -> tuple[dict[str, Metric], Curves]:
     """All metrics, and the curves of images and, if they are defined, of pixels."""
     anomalous = np.array([sample.anomalous for sample in category.test])
@@ -150,11 +163,11 @@ def _metrics(
         return metrics | undefined(_pixel_metrics(kind), "the method scores whole images and gives no map"), curves
     if masks is None:
         return metrics | undefined(_pixel_metrics(kind), "the category has no masks"), curves
-    pixels = rank_pixels(prediction.maps, masks, anomalous)
+    pixels = rank_pixels(prediction.maps, masks.scored, anomalous)
     metrics |= metrics_of_pixels(pixels)
     if pixels.defects and pixels.background:
         curves["pixel"] = curve(pixels.everywhere())
-    return metrics | spot_diff_metrics(prediction.maps, masks) if kind == "spot-diff" else metrics, curves
+    return metrics | spot_diff_metrics(prediction.maps, masks.square) if kind == "spot-diff" else metrics, curves
 
 
 def _save_maps(path: Path, category: Category, prediction: Prediction, masks: np.ndarray | None) -> None:

@@ -22,7 +22,8 @@ def settings_used(method: str) -> tuple[str, ...]:
     if method in DETECTORS:
         return ("image_size", "resize", "feature_precision", *DETECTORS[method].options, "metrics")
     others = {f"{name}_size" for name in NETWORKS if name != method}
-    return (*(field.name for field in fields(Training) if field.name not in others), "metrics")
+    maps = ("map_size",) if method == "unet" else ()
+    return (*(field.name for field in fields(Training) if field.name not in others), "metrics", *maps)
 
 
 def repetitions(protocol: str, methods: Sequence[str], seeds: int) -> list[Run]:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from rich.console import Console
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .cell import Cell, write_cell, write_undefined_cell
 from .data.datasets import Category, Sample, draw_shots, load_categories
 from .data.download import unpacked
-from .data.masks import check_masks, read_masks
+from .data.masks import DefectMasks, check_masks, defect_masks
 from .detectors.methods import DETECTORS, Settings
 from .detectors.one_class import OneClassPredictor
 from .finetune.training import Training
@@ -27,7 +26,7 @@ from .protocols import SHOTS, check, repetitions, settings_used
 from .results import Results
 
 Job = list[Cell]  # cells that differ only in their run, and are measured together
-ReadMasks = Callable[[Sequence[Sample], int, str], np.ndarray | None]
+ReadMasks = Callable[[Sequence[Sample], int, str, str], DefectMasks | None]
 _TIMEOUT = timedelta(days=30)  # for waiting until other processes finish their cells; accelerate's default is minutes
 
 
@@ -75,7 +74,7 @@ def evaluate(request: Request) -> bool:
     if processes.is_main_process:
         results.collect(new)  # cells that other processes finished before an interruption
     processes.wait_for_everyone()  # no process may finish a cell before all have listed the missing ones
-    masks_of = functools.lru_cache(maxsize=2)(read_masks)
+    masks_of = functools.lru_cache(maxsize=2)(defect_masks)
     with _progress_bars(processes.is_main_process) as bars:
         own = jobs[processes.process_index :: processes.num_processes]
         total = bars.add_task("all", total=len(own))
@@ -146,7 +145,7 @@ def _measure(job: Job, request: Request, results: Results, masks_of: ReadMasks, 
             with results.folder(cell) as folder:
                 write_undefined_cell(folder, cell, metrics, reason)
     else:
-        masks = masks_of(category.test, predictor.image_size, predictor.resize)
+        masks = masks_of(category.test, predictor.image_size, predictor.resize, request.settings.map_size)
         predictions = predictor.predict(category, [cell.run for cell in job], request.workers, progress)
         for cell in job:
             with results.folder(cell) as folder:

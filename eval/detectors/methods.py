@@ -23,6 +23,7 @@ class Settings:
         coreset_ratio: Fraction of the training patches that PatchCore keeps, in (0, 1].
         patchcore_reweight: Whether PatchCore weights its image scores (the paper's equation 7).
         metrics: "exact", or "spot-diff" to add the pixel metrics of VisA's authors.
+        map_size: Where pixel metrics are computed: "input" for `image_size`, "native" for the size of each mask.
     """
 
     image_size: int = 224
@@ -33,6 +34,7 @@ class Settings:
     coreset_ratio: float = 0.1
     patchcore_reweight: bool = False
     metrics: str = "exact"
+    map_size: str = "input"
 
 
 DETECTORS: dict[str, type[Detector]] = {

@@ -24,7 +24,7 @@ class Padim(Detector):
 
     reductions = (4, 8, 16)
     seeded = True
-    options = ("padim_dims", "padim_covariance")
+    options = ("padim_dims", "padim_covariance", "map_size")
 
     def __init__(self, image_size: int, seed: int, dims: int | None = None, covariance: str = "full") -> None:
         """Create an unfitted detector.

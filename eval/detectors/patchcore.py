@@ -23,7 +23,7 @@ class Patchcore(Detector):
 
     reductions = (8, 16)
     seeded = True
-    options = ("coreset_ratio", "patchcore_reweight")
+    options = ("coreset_ratio", "patchcore_reweight", "map_size")
 
     def __init__(self, image_size: int, seed: int, ratio: float, reweighted: bool, patches: Patches) -> None:
         """Create an unfitted detector.

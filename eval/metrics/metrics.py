@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
+from ..data.masks import NativeMasks
 from .pixels import PixelRanking
 from .ranking import (
     Ranking,
@@ -100,21 +102,30 @@ def pixel_metrics(maps: np.ndarray, masks: np.ndarray) -> dict[str, Metric]:
     return metrics_of_pixels(rank_pixels(maps, masks))
 
 
-def rank_pixels(maps: np.ndarray, masks: np.ndarray, anomalous: np.ndarray | None = None) -> PixelRanking:
+def rank_pixels(maps: np.ndarray, masks: np.ndarray | NativeMasks, anomalous: np.ndarray | None = None) -> PixelRanking:
     """Rank all pixels for `metrics_of_pixels`.
 
     Args:
-        maps: As in `pixel_metrics`.
-        masks: As in `pixel_metrics`.
+        maps: Anomaly maps, higher is more anomalous; floating, finite, shape [N, H, W].
+        masks: Defect pixels, bool, each of any size: maps are resized to it bilinearly, one at a time.
         anomalous: Which images are anomalous, bool [N]; by default, those with a defect pixel.
     """
     pixels = PixelRanking()
     for anomaly_map, mask in zip(maps, masks, strict=True):
-        pixels.add_defects(anomaly_map, mask)
+        if mask.any():
+            pixels.add_defects(_resized(anomaly_map, mask.shape), mask)
     labels = [None] * len(masks) if anomalous is None else anomalous.tolist()
     for anomaly_map, mask, label in zip(maps, masks, labels, strict=True):
-        pixels.add_background(anomaly_map, mask, label)
+        pixels.add_background(_resized(anomaly_map, mask.shape), mask, label)
     return pixels
+
+
+def _resized(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Resize a map to (height, width), the same whether it grows or shrinks: bilinear, pixel centres aligned."""
+    if anomaly_map.shape == shape:
+        return anomaly_map
+    whole = Image.fromarray(np.asarray(anomaly_map, np.float32))
+    return np.asarray(whole.resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
 def metrics_of_pixels(pixels: PixelRanking) -> dict[str, Metric]:

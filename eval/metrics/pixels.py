@@ -7,9 +7,9 @@ counts, for each distinct defect score, the normal pixels above it, and stores n
 import numpy as np
 from scipy import ndimage
 
+from ..data.masks import EIGHT_CONNECTED
 from .ranking import Ranking, check_finite, counts_at
 
-_EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 _BUFFERED = 1 << 22  # scores sorted at a time; a smaller buffer needs more searches, a larger one saves little
 
 
@@ -50,7 +50,7 @@ class PixelRanking:
         if mask.any():
             scores = _as_float(anomaly_map[mask])
             check_finite(scores)
-            regions, _ = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+            regions, _ = ndimage.label(mask, structure=EIGHT_CONNECTED)
             inside = regions[mask]
             self._scores.append(scores)
             self._region_shares.append(1.0 / np.bincount(inside)[inside])

@@ -51,6 +51,7 @@ class Table:
         key: Data set, protocol and method.
         values: By (category, weights, metric).
         seeds: The same values per seed, in percent.
+        regions: Number of defect regions of all categories, and how many of them AUPRO leaves out.
     """
 
     key: Key
@@ -59,6 +60,7 @@ class Table:
     metrics: tuple[str, ...]
     values: dict[tuple[str, str, str], Value]
     seeds: dict[tuple[str, str, str], dict[int, float]]
+    regions: tuple[int, int]
 
     @property
     def title(self) -> str:
@@ -96,6 +98,12 @@ class Table:
         known = [len(common) for metric in self.metrics if (common := self.common(metric))]
         if any(count < len(self.categories) for count in known):
             found.append("mean: over the categories in which all weights have the metric")
+        regions, left_out = self.regions
+        if left_out:
+            found.append(
+                f"AUPRO leaves out {left_out} of {regions} defect regions: "
+                "they have no pixel at the evaluated size, or lie outside the crop"
+            )
         return found
 
 
@@ -123,7 +131,15 @@ def _table(key: Key, rows: list[dict[str, Any]]) -> Table:
         metrics=in_table_order(row["metric"] for row in rows if row["metric"] in SHOWN),
         values={cell: _value(list(seeds[cell].values()), group[0].get("reason")) for cell, group in cells.items()},
         seeds=seeds,
+        regions=_regions(rows),
     )
+
+
+def _regions(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    """All defect regions, and those left out, of the categories whose rows count them."""
+    counted = {row["category"]: (row["regions"], row["regions_left_out"]) for row in rows if "regions" in row}
+    regions, left_out = map(sum, zip(*counted.values(), strict=True)) if counted else (0, 0)
+    return regions, left_out
 
 
 def _value(values: list[float], reason: str | None) -> Value:

@@ -10,16 +10,12 @@ from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-import eval.metrics.pixels
 from eval.metrics.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
     image_metrics,
-    metrics_of_pixels,
     pixel_metrics,
-    rank_pixels,
 )
-from eval.metrics.pixels import PixelRanking
 from eval.metrics.spotdiff import SPOT_DIFF_METRICS, spot_diff_metrics
 
 # Few distinct values, so that most scores are tied with others.
@@ -128,55 +124,6 @@ def test_trapezoid_flatters_few_distinct_scores():
     found = pixel_metrics(maps, masks)
     assert found["pixel_aupr"].value == pytest.approx(0.2304, abs=5e-4)
     assert found["pixel_aupr_trapezoid"].value == pytest.approx(0.491, abs=5e-3)
-
-
-def test_small_buffers_and_float16_change_nothing(monkeypatch):
-    rng = np.random.default_rng(0)
-    maps = rng.normal(size=(12, 20, 20)).astype(np.float16)
-    masks = rng.random(maps.shape) < 0.05
-    masks[:5] = False
-    whole = pixel_metrics(maps.astype(np.float32), masks)
-    monkeypatch.setattr(eval.metrics.pixels, "_BUFFERED", 300)
-    streamed = PixelRanking()
-    for index in rng.permutation(12):
-        streamed.add_defects(maps[index], masks[index])
-    for index in rng.permutation(12):
-        streamed.add_background(maps[index], masks[index])
-    assert {n: m.value for n, m in metrics_of_pixels(streamed).items()} == pytest.approx(
-        {n: m.value for n, m in whole.items()}, abs=1e-12
-    )
-    with pytest.raises(ValueError, match="before"):
-        streamed.add_defects(maps[0], masks[0])
-
-
-def test_aupimo_sees_only_normal_images():
-    rng = np.random.default_rng(0)
-    maps = rng.random((3, 200, 200)).astype(np.float32)  # 40,000 pixels in each normal image
-    masks = np.zeros(maps.shape, bool)
-    masks[2, :10, :10] = True
-    top = np.sort(maps[:2].ravel())[::-1]
-    maps[2][~masks[2]] = 5  # false alarms in the anomalous image itself do not count
-    maps[2, :10, :10] = 0
-    maps[2, 0, :5] = top[0] + 1  # found at any rate
-    maps[2, 0, 5:10] = (top[3] + top[4]) / 2  # four of 80,000 pixels above: from a rate of 5e-5 on
-    expected = (5 + 5 * np.log(1e-4 / 5e-5) / np.log(10)) / 100
-    assert pixel_metrics(maps, masks)["pixel_aupimo"].value == pytest.approx(expected, abs=1e-9)
-
-
-def test_an_anomaly_whose_defect_is_out_of_view_is_no_normal_image():
-    rng = np.random.default_rng(0)
-    maps = rng.random((4, 200, 200)).astype(np.float32)
-    masks = np.zeros(maps.shape, bool)
-    masks[2, :10, :10] = True
-    maps[2, :10, :10] += 2
-    maps[3] += 5  # of an anomalous image cut by --resize short-crop
-    anomalous = np.array([False, False, True, True])
-    found = metrics_of_pixels(rank_pixels(maps, masks, anomalous))
-    assert found["pixel_aupimo"] == pixel_metrics(maps[:3], masks[:3])["pixel_aupimo"]
-    assert found["pixel_aupimo"].value == pytest.approx(1)
-    assert found["pixel_auroc"] == pixel_metrics(maps, masks)["pixel_auroc"]
-    expected = roc_auc_score(masks[2:].ravel(), maps[2:].ravel())
-    assert found["anomalous_only_pixel_auroc"].value == pytest.approx(expected)
 
 
 @given(ranked())
