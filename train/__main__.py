@@ -4,19 +4,22 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import tyro
 
-from spd_weights.errors import run_command
+from spd_weights.errors import SpdError, run_command
+from spd_weights.files import read_json
 
 from .config import Config
 from .monitor.stopping import Stopped
-from .recipes import RECIPES, to_json
+from .recipes import RECIPES, from_json, to_json
 
 _DESCRIPTION = """Pre-train a backbone, with or without SPot-the-Difference.
 
   python -m train simsiam --data.train photos/ --out runs/mine --model.arch resnet18
   accelerate launch --multi_gpu -m train simsiam --data.train hf:ILSVRC/imagenet-1k --out runs/in1k
+  python -m train --config runs/mine/config.json --seed 1 --out runs/other      the same settings with another seed
 
 Run the same command again to resume an interrupted run. RECIPE --help explains every option.
 SIGTERM, SIGUSR1, Ctrl-C and --max-hours finish the current step, save and exit. Exit codes: 0 finished, 2 an error
@@ -41,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    config = tyro.extras.subcommand_cli_from_dict(
-        RECIPES, prog="python -m train", description=_DESCRIPTION, args=arguments
-    )
+    config = _parse(arguments)
     if config.print_config:
         print(json.dumps(to_json(config), indent=2))
     elif config.preview:
@@ -59,6 +60,19 @@ def _run(arguments: Sequence[str]) -> int:
     else:
         return _pretrain(config)
     return 0
+
+
+def _parse(arguments: Sequence[str]) -> Config:
+    if len(arguments) > 1 and arguments[0] == "--config":
+        path, *changes = arguments[1:]
+        try:
+            start = from_json(read_json(Path(path)))
+        except SpdError as error:
+            raise SpdError(f"--config {path}: {error}") from None
+        return tyro.cli(type(start), default=start, prog=f"python -m train --config {path}", args=changes)
+    return tyro.extras.subcommand_cli_from_dict(
+        RECIPES, prog="python -m train", description=_DESCRIPTION, args=arguments
+    )
 
 
 def _pretrain(config: Config) -> int:

@@ -34,8 +34,10 @@ def _initialised(config: Config) -> nn.Module:
     if timm.get_pretrained_cfg(arch).fixed_input_size:
         options["img_size"] = config.data.image_size
     try:
-        if init in ("none", "timm"):
-            return timm.create_model(arch, pretrained=init == "timm", **options)
+        if init == "none":
+            return _from_scratch(arch, config.model.zero_init_residual, options)
+        if init == "timm":
+            return timm.create_model(arch, pretrained=True, **options)
         backbone = timm.create_model(arch, pretrained=False, **options)
         backbone.load_state_dict(timm.create_model(init, pretrained=True, **options).state_dict())
         return backbone
@@ -43,3 +45,12 @@ def _initialised(config: Config) -> nn.Module:
         raise
     except Exception as error:  # timm, huggingface_hub and safetensors raise many kinds
         raise SpdError(f"--model.arch {arch} --model.init {init}: {error}") from error
+
+
+def _from_scratch(arch: str, zero_init_residual: bool, options: dict[str, object]) -> nn.Module:
+    if not zero_init_residual:
+        try:
+            return timm.create_model(arch, zero_init_last=False, **options)
+        except TypeError:  # an architecture without this option, which does not start branches at zero
+            pass
+    return timm.create_model(arch, **options)

@@ -156,11 +156,20 @@ def restore(checkpoint: Checkpoint, method: nn.Module, optimizer: torch.optim.Op
     try:
         method.load_state_dict(checkpoint.model)
         optimizer.load_state_dict(checkpoint.optimizer)
+        _match_strides(optimizer)
     except (RuntimeError, ValueError) as error:
         raise SpdError(
             f"the checkpoint of step {checkpoint.step} holds a different model than this command builds: restore "
             f"config.json and checkpoints/ from the same run, or choose another --out. {error}"
         ) from error
+
+
+def _match_strides(optimizer: torch.optim.Optimizer) -> None:
+    """Give momenta the strides of their parameters, as fused optimisers require: files hold them contiguous."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -41,6 +41,12 @@ class ModelConfig:
     """Any timm model with pooled features."""
     init: str = "none"
     """Starting weights: none, timm (the architecture's default weights), a weights name, hf-hub:… or local-dir:…."""
+    zero_init_residual: bool = True
+    """Start the last norm of each residual branch at zero (ResNets), if --model.init is none. Each recipe's default is
+    that of its official code: on for simsiam and simclr, off for moco and supervised."""
+    sync_batch_norm: bool = True
+    """With several GPUs, compute batch statistics over all of them. Each recipe's default is that of its official code:
+    on for simsiam and simclr, off for moco (where it would undo ShuffleBN) and supervised."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: saves memory, takes about a third more time."""
 
@@ -56,9 +62,8 @@ class OptimConfig:
     batch_size: int = 512
     """Images per step, over all processes."""
     accumulate: int = 1
-    """Number of parts in which a process computes its share of the batch, to save memory. Batch norm sees one
-    part at a time, and SimCLR and MoCo find their negatives in it (and in the queue), so the gradient is that of
-    smaller batches."""
+    """Number of parts in which a process computes its share of the batch, to save memory. Batch norm sees one part at
+    a time, and SimCLR finds its negatives in it, so the gradient is that of smaller batches."""
     optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
     """lars and adamw exclude biases and norms from weight decay; lars also from its layer-wise scaling."""
     lr: float = 0.05
@@ -66,9 +71,12 @@ class OptimConfig:
     lr_scaling: Literal["linear", "sqrt", "none"] = "linear"
     """How the learning rate grows with the batch size."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """cosine falls to 0 over the run; step divides by 10 after each third of the run."""
+    """cosine falls to 0 over the run; step divides by 10 at each of --optim.milestones."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at which the schedule step divides the learning rate by 10; by default after each third of the run."""
     warmup_epochs: float = 0.0
-    """Epochs over which the learning rate rises linearly from 0 before the schedule starts."""
+    """Epochs over which the learning rate, also that of SimSiam's predictor, rises linearly from 0 before the schedule
+    starts."""
     momentum: float = 0.9
     """Momentum of sgd and lars."""
     weight_decay: float = 1e-4
@@ -232,5 +240,11 @@ class Config:
         ):
             if value < minimum:
                 raise SpdError(f"{option} {value}: it must be at least {minimum}")
+        milestones = self.optim.milestones
+        if milestones and (list(milestones) != sorted(set(milestones)) or milestones[-1] >= self.optim.epochs):
+            raise SpdError(
+                f"--optim.milestones {' '.join(map(str, milestones))}: they must increase and lie below --optim.epochs "
+                f"{self.optim.epochs}"
+            )
         if self.spd.anchor == "crop" and self.spd.symmetric:
             raise SpdError("--spd.anchor crop and --spd.symmetric exclude each other: there is only one crop anchor")

@@ -46,10 +46,11 @@ def gather(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def channel_variance(maps: Tensor) -> Tensor:
-    """Variance of each channel over the maps of all processes, whose shapes are equal: (B, C, H, W) to (C,)."""
+    """Variance of each channel over the maps of all processes, whose shapes are equal: (B, C, H, W) to
+    float32 (C,)."""
+    maps = maps.float()
     if processes() == 1:
         return maps.var((0, 2, 3))
-    maps = maps.float()
     moments = torch.stack([maps.mean((0, 2, 3)), maps.square().mean((0, 2, 3))])
     dist.all_reduce(moments)
     mean, square = moments / processes()

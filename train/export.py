@@ -13,9 +13,9 @@ from spd_weights.release.export import export_backbone
 
 from .config import Config
 from .methods.adapt import AdaptMethod
-from .recipes import recipe_name
+from .recipes import MoCo, recipe_name
 from .run import Run
-from .run_folder import settings_changed, settings_of
+from .run_folder import is_same_run, settings_of
 
 _FINAL = ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "effective_rank", "images_per_second")
 _PATHS = (("data", "train"), ("data", "val"), ("model", "init"), ("probe", "anomaly"))
@@ -39,7 +39,7 @@ def training_record(run: Run) -> dict[str, Any]:
     return {
         "schema": 1,
         "architecture": config.model.arch,
-        "method": recipe_name(config),
+        "method": "moco" if isinstance(config, MoCo) else recipe_name(config),
         "spd_weight": config.spd.weight,
         "init": data_name(config.model.init),
         "image_size": config.data.image_size,
@@ -82,8 +82,9 @@ def finished_export(config: Config) -> Path | None:
     """The export of this run, if it has already finished; None otherwise."""
     record = config.out / "export" / TRAINING
     # The record may be published, so it holds names only; config.json in the run's folder holds the paths as well.
+    # With other paths the data are not known to be the same, so the run is resumed after its last step.
     same = record.is_file() and read_json(record).get("config") == public_settings(config)
-    return config.out / "export" if same and not settings_changed(config) else None
+    return config.out / "export" if same and is_same_run(config) else None
 
 
 def public_command() -> str:

@@ -13,6 +13,7 @@ from .config import Config
 from .data.loader import Batch, Crops, make_loader
 from .distributed import share
 from .export import export_run, finished_export
+from .methods import after_step
 from .monitor.agreement import Agreed, agree
 from .monitor.guard import CollapseAlarm, LossGuard
 from .monitor.heartbeat import Heartbeat
@@ -78,6 +79,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
             agreed = agree(run, out["loss"], batch, stop)
             if guard.accepts(agreed.loss, agreed.gradient_norm):
                 run.optimizer.step()
+                after_step(run.method, out)
             run.optimizer.zero_grad()
 
             if agreed.bad:
@@ -105,9 +107,10 @@ def forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str,
         batch: this process's share of the step, computed in --optim.accumulate parts.
 
     Returns:
-        What the method returned for the last part, and `loss`, the sum that was minimised.
+        What the method returned, and `loss`, the sum that was minimised: scalars averaged over the parts, embeddings
+        of all parts.
     """
-    accelerator, weight = run.accelerator, run.config.spd.weight
+    accelerator, weight, outputs = run.accelerator, run.config.spd.weight, []
     parts = batch.split(run.config.optim.accumulate)
     for part in parts:
         with nullcontext() if part is parts[-1] else accelerator.no_sync(run.wrapped):
@@ -116,7 +119,9 @@ def forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str,
             if weight > 0:
                 loss = loss + weight * out["loss_spd"]
             accelerator.backward(loss / len(parts))
-    return out | {"loss": loss}
+        outputs.append({name: value.detach() for name, value in (out | {"loss": loss}).items()})
+    values = {name: [output[name] for output in outputs] for name in outputs[0]}
+    return {name: torch.cat(v) if v[0].ndim else torch.stack(v).mean() for name, v in values.items()}
 
 
 def _collapse_alarm(run: Run) -> CollapseAlarm | None:
@@ -125,7 +130,7 @@ def _collapse_alarm(run: Run) -> CollapseAlarm | None:
     if isinstance(config, (Supervised, Adapt)):
         return None
     steps_per_queue = config.moco.queue_size // config.optim.batch_size if isinstance(config, MoCo) else 0
-    return CollapseAlarm(run.schedule.share // config.optim.accumulate, steps_per_queue, run.progress)
+    return CollapseAlarm(run.schedule.share, steps_per_queue, run.progress)
 
 
 def _report_bad_images(run: Run, batch: Batch, log: StepLog) -> None:

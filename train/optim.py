@@ -12,9 +12,9 @@ from .config import OptimConfig
 def make_optimizer(method: nn.Module, config: OptimConfig, fused: bool) -> torch.optim.Optimizer:
     """Build the optimiser over all trainable parameters.
 
-    The learning rate of a predictor is constant: SimSiam's recommended setting (`--fix-pred-lr` in the official
-    code). LARS and AdamW exclude biases and norms (tensors of one dimension) from weight decay; LARS also
-    excludes them from layer-wise scaling, as in SimCLR.
+    After warm-up, the learning rate of a predictor is constant: SimSiam's recommended setting (`--fix-pred-lr` in
+    the official code, which has no warm-up). LARS and AdamW exclude biases and norms (tensors of one
+    dimension) from weight decay; LARS also excludes them from layer-wise scaling, as in SimCLR.
 
     Args:
         method: the module to train.
@@ -32,6 +32,8 @@ def make_optimizer(method: nn.Module, config: OptimConfig, fused: bool) -> torch
         for (constant_lr, decays), members in groups.items()
     ]
     if config.optimizer == "lars":
+        for group, (_, decays) in zip(parameters, groups, strict=True):
+            group["always_adapt"] = decays  # layer-wise scaling, also if --optim.weight-decay is 0
         return Lars(parameters, lr=0.0, momentum=config.momentum)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=0.0, fused=fused)
@@ -56,6 +58,8 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
     done = (step - warmup) / max(1, config.epochs * steps_per_epoch - warmup)
     if config.schedule == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "step" and config.milestones:
+        return peak * 0.1 ** sum(step >= epoch * steps_per_epoch for epoch in config.milestones)
     if config.schedule == "step":
         return peak * 0.1 ** int(3 * done)
     return peak
@@ -64,6 +68,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimConfig, step: int, steps_per_epoch: int) -> float:
     """Set the step's learning rate in every parameter group; returns the scheduled one."""
     scheduled = learning_rate(config, step, steps_per_epoch)
+    warming_up = step < config.warmup_epochs * steps_per_epoch
     for group in optimizer.param_groups:
-        group["lr"] = peak_learning_rate(config) if group["constant_lr"] else scheduled
+        group["lr"] = peak_learning_rate(config) if group["constant_lr"] and not warming_up else scheduled
     return scheduled

@@ -1,8 +1,10 @@
 """The recipes: each method's own options, and its defaults for the options that all share (`train.config`)."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
 
 from spd_weights.errors import SpdError
 
@@ -14,7 +16,7 @@ class SimSiamConfig:
     """SimSiam's heads (Chen & He, CVPR 2021)."""
 
     projector_dim: int = 2048
-    """Width of the three projector layers."""
+    """Width of the embeddings. The projector's two hidden layers are as wide as the backbone's features."""
     predictor_dim: int = 512
     """Width of the predictor's bottleneck."""
 
@@ -24,7 +26,7 @@ class MoCoConfig:
     """MoCo's head and queue (He et al., CVPR 2020; v2: Chen et al., arXiv 2003.04297)."""
 
     version: Literal["v1", "v2"] = "v2"
-    """v1 has a linear head, v2 a hidden layer. v1 also used --moco.temperature 0.07 and --optim.schedule step."""
+    """v1 has a linear head, v2 a hidden layer. The recipe moco_v1 has v1's other settings, too."""
     dim: int = 128
     """Width of the embeddings."""
     queue_size: int = 65536
@@ -70,10 +72,22 @@ class SimSiam(Config):
 @dataclass(frozen=True, kw_only=True)
 class MoCo(Config):
     """MoCo v2 (Chen et al., 2020): find a view's partner among a queue of earlier images. Defaults: its
-    ResNet-50 runs, 200 epochs, batch 256."""
+    ResNet-50 runs, 200 epochs, batch 256. Its ShuffleBN, which keeps batch statistics from revealing the partner,
+    needs several processes: on one there is nothing to shuffle, as with the official code on one GPU."""
 
+    model: ModelConfig = ModelConfig(zero_init_residual=False, sync_batch_norm=False)
     optim: OptimConfig = OptimConfig(epochs=200, batch_size=256, lr=0.03)
     moco: MoCoConfig = MoCoConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoCoV1(MoCo):
+    """MoCo v1 (He et al., CVPR 2020): linear head, temperature 0.07, step schedule, stronger jitter, no blur. All
+    else as in moco."""
+
+    optim: OptimConfig = OptimConfig(epochs=200, batch_size=256, lr=0.03, schedule="step", milestones=(120, 160))
+    augment: AugmentConfig = AugmentConfig(jitter=(0.4, 0.4, 0.4, 0.4), jitter_probability=1.0, blur_probability=0.0)
+    moco: MoCoConfig = MoCoConfig(version="v1", temperature=0.07)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +105,7 @@ class Supervised(Config):
     """Label cross-entropy, with SPD as an auxiliary task. Defaults: torchvision's ImageNet reference, 90 epochs,
     batch 256. The labels of a folder are the names of its subfolders."""
 
+    model: ModelConfig = ModelConfig(zero_init_residual=False, sync_batch_norm=False)
     optim: OptimConfig = OptimConfig(epochs=90, batch_size=256, lr=0.1, schedule="step")
     augment: AugmentConfig = AugmentConfig(
         crop_area=(0.08, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
@@ -110,7 +125,7 @@ class Adapt(Config):
     """Dense SPD on top of a pre-trained backbone: short, at a small learning rate, kept close to the starting
     weights. Our own recipe; the paper pre-trains from scratch and compares pooled embeddings."""
 
-    model: ModelConfig = ModelConfig(init="timm")
+    model: ModelConfig = ModelConfig(init="timm", sync_batch_norm=False)
     optim: OptimConfig = OptimConfig(
         epochs=1, batch_size=32, optimizer="adamw", lr=1e-4, lr_scaling="none", weight_decay=1e-4
     )
@@ -136,6 +151,7 @@ class Adapt(Config):
 RECIPES: dict[str, type[Config]] = {
     "simsiam": SimSiam,
     "moco": MoCo,
+    "moco_v1": MoCoV1,
     "simclr": SimCLR,
     "supervised": Supervised,
     "adapt": Adapt,
@@ -154,3 +170,35 @@ def to_json(config: Config) -> dict[str, object]:
         del fields[action]
     fields["probe"]["anomaly"] = None if config.probe.anomaly is None else str(config.probe.anomaly)
     return {"recipe": recipe_name(config), **fields, "out": str(config.out)}
+
+
+def from_json(settings: Mapping[str, Any]) -> Config:
+    """The configuration that `to_json` wrote.
+
+    Raises:
+        SpdError: the recipe or an option does not exist.
+    """
+    recipe = RECIPES.get(settings.get("recipe", ""))
+    if recipe is None:
+        raise SpdError(f"recipe {settings.get('recipe')}: not one of {', '.join(RECIPES)}")
+    try:
+        return _filled(recipe, {name: value for name, value in settings.items() if name != "recipe"}, "--")
+    except (TypeError, AttributeError) as error:  # required options are missing, or a group is no dictionary
+        raise SpdError(f"not the config.json of a run: {error}") from error
+
+
+def _filled(kind: type, settings: Mapping[str, Any], prefix: str) -> Any:
+    types = get_type_hints(kind)
+    values = {}
+    for name, value in settings.items():
+        option = f"{prefix}{name.replace('_', '-')}"
+        if name not in types:
+            raise SpdError(f"{option}: there is no such option")
+        if dataclasses.is_dataclass(types[name]):
+            value = _filled(types[name], value, f"{option}.")
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif isinstance(value, str) and types[name] in (Path, Path | None):
+            value = Path(value)
+        values[name] = value
+    return kind(**values)

@@ -23,7 +23,7 @@ from .methods import build_method, check_batch_norm
 from .optim import make_optimizer
 from .recipes import Supervised
 from .run import Run
-from .run_folder import flatten, layout_file, prepare_folder, refuse_changed_settings, settings_of
+from .run_folder import flatten, layout_file, listing_digest, prepare_folder, refuse_changed_settings, settings_of
 from .views.views import memory_layout
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
@@ -57,8 +57,8 @@ def begin(config: Config) -> Run:
     on_gpu = accelerator.device.type == "cuda"
     if not on_gpu:
         keep_freed_memory()
-    if on_gpu and accelerator.num_processes > 1:
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)  # it cannot run on a CPU
+    if config.model.sync_batch_norm and on_gpu and accelerator.num_processes > 1:
+        method = synchronise_batch_norm(method)
     optimizer = make_optimizer(method, config.optim, fused=on_gpu)
 
     if accelerator.is_main_process:
@@ -67,7 +67,7 @@ def begin(config: Config) -> Run:
         keep_layout(images, config.data.train, labelled, "train", layout_file(config, "train"))
     accelerator.wait_for_everyone()
     _start_tracker(config, accelerator)
-    start, progress = _resume(config, accelerator, len(images), method, optimizer)
+    start, progress = _resume(config, accelerator, images, method, optimizer)
     if config.compile:
         method.compile()  # in place: torch.compile(method) would rename the tensors in its state_dict
     wrapped, optimizer = accelerator.prepare(method, optimizer)
@@ -76,6 +76,14 @@ def begin(config: Config) -> Run:
         config, accelerator, images, schedule, steps, expected["mean"], expected["std"],
         method, wrapped, optimizer, start, progress,
     )  # fmt: skip
+
+
+def synchronise_batch_norm(method: nn.Module) -> nn.Module:
+    """Replace batch norm by SyncBN, which computes statistics over all processes. It cannot run on a CPU.
+
+    timm's conversion, because torch's drops the activation of timm's fused norm layers.
+    """
+    return timm.layers.convert_sync_batchnorm(method)
 
 
 def _make_accelerator(config: Config) -> Accelerator:
@@ -105,17 +113,23 @@ def _start_tracker(config: Config, accelerator: Accelerator) -> None:
 
 
 def _resume(
-    config: Config, accelerator: Accelerator, images: int, method: nn.Module, optimizer: torch.optim.Optimizer
+    config: Config, accelerator: Accelerator, images: Table, method: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, Any]]:
     """Restore the newest valid checkpoint, if any; returns the steps it had completed and the run's progress."""
     saved = checkpoint.load_newest(config.out / "checkpoints", accelerator.print)
     if saved is None:
-        return 0, {"seconds": 0.0, "bad": {}, "images": images, "metrics": {}, "config": settings_of(config)}
+        identity = {"images": len(images), "listing": listing_digest(images)}
+        return 0, {"seconds": 0.0, "bad": {}, **identity, "metrics": {}, "config": settings_of(config)}
     refuse_changed_settings(config, saved.progress.setdefault("config", settings_of(config)))  # absent in old ones
-    if saved.progress["images"] != images:
+    if saved.progress["images"] != len(images):
         raise SpdError(
-            f"{config.data.train} has {images} images, but had {saved.progress['images']} when the run in "
-            f"{config.out} started: restore the data, or start a new run in another --out"
+            f"{config.data.train} has {len(images)} images, but the run in {config.out} started with "
+            f"{saved.progress['images']}: restore the data, or start a new run in another --out"
+        )
+    if saved.progress["listing"] != listing_digest(images):
+        raise SpdError(
+            f"{config.data.train} has as many images as the run in {config.out} started with, but their names differ: "
+            f"restore the data, or start a new run in another --out"
         )
     checkpoint.restore(saved, method, optimizer)
     if accelerator.scaler is not None and "scaler" in saved.progress:

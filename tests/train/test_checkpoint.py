@@ -58,6 +58,34 @@ def test_adam_state_with_step_tensors_survives(tmp_path: Path):
     assert other.state_dict()["state"][0]["step"] == 1
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_fused_optimisers_of_channels_last_parameters_resume_to_the_bit(kind: type, tmp_path: Path):
+    """Files hold momenta contiguous; fused kernels take the parameter's strides for granted."""
+
+    def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last)
+        options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+        return model, kind(model.parameters(), lr=0.1, fused=True, **options)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+        images = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(seed))
+        model(images.to(memory_format=torch.channels_last)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    whole, optimizer = build()
+    for seed in range(3):
+        step(whole, optimizer, seed)
+    checkpoint.save(tmp_path, Checkpoint(3, whole.state_dict(), optimizer.state_dict(), {}), keep=1)
+    resumed, resumed_optimizer = build()
+    checkpoint.restore(checkpoint.load_newest(tmp_path), resumed, resumed_optimizer)
+    for model, its in ((whole, optimizer), (resumed, resumed_optimizer)):
+        for seed in (3, 4):
+            step(model, its, seed)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 def test_only_the_newest_are_kept(tmp_path: Path):
     for step in (10, 20, 100, 1000):
         save(tmp_path, step, keep=2)

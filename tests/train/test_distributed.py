@@ -1,4 +1,4 @@
-"""Losses that look across processes, against one process that sees everything."""
+"""What methods compute across processes, against one process that sees everything."""
 
 import json
 import os
@@ -7,12 +7,35 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+import torch.nn.functional as F
 
 from tests.train.helpers import ROOT
+from train.config import SpdConfig
+from train.methods.moco import MoCoMethod
 from train.methods.simclr import nt_xent
+from train.recipes import MoCoConfig
 
-_WORKER = """
+_LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+_SHUFFLE = """
+import sys, timm, torch, torch.distributed as dist
+from train.config import SpdConfig
+from train.methods.moco import MoCoMethod
+from train.recipes import MoCoConfig
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+model = timm.create_model("test_resnet", num_classes=0)
+method = MoCoMethod(model, model.num_features, MoCoConfig(dim=8, queue_size=16), SpdConfig(loss="cosine"), 8).train()
+images = torch.randn(8, 3, 32, 32)
+keys = method._encode_keys(images.chunk(2)[dist.get_rank()])
+found = [torch.empty_like(keys) for _ in range(2)]
+dist.all_gather(found, keys)
+if dist.get_rank() == 0:
+    torch.save({"keys": torch.cat(found), "images": images, "method": method.state_dict()}, sys.argv[1])
+dist.destroy_process_group()
+"""
+_NT_XENT = """
 import json, sys, torch, torch.distributed as dist
 from train.methods.simclr import nt_xent
 dist.init_process_group("gloo")
@@ -30,22 +53,40 @@ dist.destroy_process_group()
 """
 
 
+def launch(folder: Path, program: str, argument: Path) -> str:
+    """Run a program in two processes; returns what the first printed."""
+    (folder / "worker.py").write_text(program)
+    done = subprocess.run(
+        [*_LAUNCH, str(folder / "worker.py"), str(argument)], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_mocos_keys_share_their_batch_norm_with_other_images_than_their_queries(tmp_path: Path):
+    """ShuffleBN: a process holds the queries of images 0 to 3, but encodes the keys of 0, 2, 4 and 6 together."""
+    launch(tmp_path, _SHUFFLE, tmp_path / "found.pt")
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    backbone = timm.create_model("test_resnet", num_classes=0)
+    config = MoCoConfig(dim=8, queue_size=16)
+    method = MoCoMethod(backbone, backbone.num_features, config, SpdConfig(loss="cosine"), 8).train()
+    method.load_state_dict(found["method"])
+    expected = torch.empty(8, 8)
+    for offset in range(2):
+        with torch.no_grad():
+            together = method.key_projector(method.key_backbone(found["images"][offset::2]))
+        expected[offset::2] = F.normalize(together)
+    torch.testing.assert_close(found["keys"], expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_nt_xent_over_two_processes_has_the_loss_and_gradient_of_one(tmp_path: Path):
     torch.manual_seed(0)
     data = {"x1": torch.randn(6, 5), "x2": torch.randn(6, 5), "weight": torch.randn(5, 4)}
     torch.save(data, tmp_path / "data.pt")
-    (tmp_path / "worker.py").write_text(_WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "worker.py"), str(tmp_path / "data.pt")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    two = json.loads(done.stdout.strip().splitlines()[-1])
+    said = launch(tmp_path, _NT_XENT, tmp_path / "data.pt")
+    two = json.loads(said.strip().splitlines()[-1])
     weight = data["weight"].requires_grad_()
     loss = nt_xent(data["x1"] @ weight, data["x2"] @ weight, 0.3)
     loss.backward()

@@ -29,6 +29,7 @@ from train.__main__ import main
 from train.config import OptimConfig, SpdConfig
 from train.export import public_command
 from train.loop import pretrain
+from train.recipes import RECIPES
 
 
 def test_a_run_writes_what_is_promised(finished: Path):
@@ -54,6 +55,31 @@ def test_a_run_writes_what_is_promised(finished: Path):
     assert (record["steps"], record["images_seen"], record["architecture"]) == (6, 48, ARCH)
     assert record["final"]["loss"] == lines[-1]["loss"]
     assert str(finished) not in json.dumps(record)  # nothing about this machine is published
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_runs_config_starts_another(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    typed = [recipe, "--data.train", "photos", "--out", "run", "--optim.epochs", "200", "--probe.anomaly", "parts"]
+    assert main([*typed, "--print-config"]) == 0
+    first = capsys.readouterr().out
+    (tmp_path / "config.json").write_text(first)
+    again = ["--config", str(tmp_path / "config.json"), "--seed", "1", "--optim.lr", "0.5", "--print-config"]
+    assert main(again) == 0
+    expected, changed = json.loads(first), json.loads(capsys.readouterr().out)
+    expected["seed"], expected["optim"]["lr"] = 1, 0.5
+    assert changed == expected
+
+
+def test_a_config_that_fits_no_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    contents = {
+        "byol": {"recipe": "byol"},
+        "--optim.rate": {"recipe": "moco", "optim": {"rate": 1}},
+        "'data'": {"recipe": "moco"},
+    }
+    for message, content in contents.items():
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        assert main(["--config", str(tmp_path / "config.json")]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_the_published_command_holds_no_path(monkeypatch: pytest.MonkeyPatch):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from spd_weights.errors import SpdError
-from tests.train.helpers import small_config, weights, write_photos
-from train.config import OptimConfig
+from tests.train.helpers import assert_same_weights, small_config, weights, write_photos
+from train.config import OptimConfig, ProbeConfig
 from train.loop import pretrain
 
 
@@ -18,10 +18,25 @@ def test_a_finished_run_is_left_as_it_is(finished: Path, photos: Path):
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
-def test_a_finished_run_is_not_taken_for_one_on_other_data(finished: Path, tmp_path: Path, photos: Path):
-    namesake = write_photos(tmp_path / photos.name, 24)  # published settings hold a folder's name, not its path
-    with pytest.raises(SpdError, match=r"--data\.train was .* is "):
-        pretrain(small_config(namesake, finished))
+def test_data_may_move_but_not_change(tmp_path: Path, photos: Path, finished: Path):
+    first = write_photos(tmp_path / "here" / "photos", 24)
+    config = small_config(first, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=2))
+    pretrain(config)
+    moved = (tmp_path / "there").mkdir() or first.rename(tmp_path / "there" / "photos")
+    optim, probe = dataclasses.replace(config.optim, max_steps=None), ProbeConfig(every=3)
+    resumed = small_config(moved, config.out, optim=optim, probe=probe)
+    data = dataclasses.replace(resumed.data, val=str(classes_of(tmp_path)))
+    pretrain(dataclasses.replace(resumed, data=data))
+    assert_same_weights(config.out, finished)
+    (moved / "003.jpg").rename(moved / "other.jpg")
+    with pytest.raises(SpdError, match="names differ"):  # finished, and the folder's name is the same
+        pretrain(small_config(moved.rename(tmp_path / "photos"), config.out))
+
+
+def classes_of(folder: Path) -> Path:
+    for seed, name in enumerate(("a", "b")):
+        write_photos(folder / "val" / name, 4, seed=seed)
+    return folder / "val"
 
 
 def test_a_folder_with_another_run_is_left_alone(photos: Path, finished: Path):
@@ -37,7 +52,7 @@ def test_changed_data_is_noticed_on_resume(tmp_path: Path):
     photos = write_photos(tmp_path / "photos", 16)
     pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=1)))
     write_photos(tmp_path / "photos" / "more", 1)
-    with pytest.raises(SpdError, match="has 17 images, but had 16 when the run"):
+    with pytest.raises(SpdError, match=r"has 17 images, but the run in .* started with 16"):
         pretrain(small_config(photos, tmp_path / "run", optim=OptimConfig(epochs=2, batch_size=8, max_steps=2)))
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
 
@@ -34,11 +34,17 @@ def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Mo
     if isinstance(config, SimSiam):
         return SimSiamMethod(backbone, features, config.simsiam, spd)
     if isinstance(config, MoCo):
-        return MoCoMethod(backbone, features, config.moco, spd, config.optim.batch_size // config.optim.accumulate)
+        return MoCoMethod(backbone, features, config.moco, spd, config.optim.batch_size)
     if isinstance(config, SimCLR):
         return SimCLRMethod(backbone, features, config.simclr, spd)
     assert isinstance(config, Supervised)
     return SupervisedMethod(backbone, features, classes, spd)
+
+
+def after_step(method: nn.Module, out: dict[str, Tensor]) -> None:
+    """Update what a method keeps between steps besides parameters; call it after each step that was not skipped."""
+    if isinstance(method, MoCoMethod):
+        method.after_step(out["keys"])
 
 
 def check_batch_norm(method: nn.Module, images: int) -> None:

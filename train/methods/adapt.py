@@ -98,8 +98,8 @@ class AdaptMethod(nn.Module):
 
 
 def distances(a: Tensor, b: Tensor, variance: Tensor) -> Tensor:
-    """Squared distance of two maps at each position, in units of a variance: (B, C, H, W) to (B, H, W)."""
-    return (a - b).square().sum(1) / variance
+    """Squared distance of two maps at each position, in units of a variance: (B, C, H, W) to float32 (B, H, W)."""
+    return (a.float() - b.float()).square().sum(1) / variance
 
 
 def dense_spd_loss(distances: Tensor, alpha: Tensor) -> dict[str, Tensor]:

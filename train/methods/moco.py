@@ -31,7 +31,7 @@ class MoCoMethod(nn.Module):
             features: width of the pooled features.
             config: version, width, queue, momentum, temperature.
             spd: the SPD options.
-            batch_size: number of keys that enter the queue at a time, over all processes.
+            batch_size: number of keys that enter the queue per step, over all processes.
 
         Raises:
             SpdError: the queue size is not a multiple of the batch size.
@@ -54,32 +54,39 @@ class MoCoMethod(nn.Module):
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
-        In training mode the key encoder moves and the batch's keys enter the queue. The SPD views pass through
-        the query encoder only, and none of them enters the queue.
+        Nothing changes here except batch statistics: call `after_step` once the optimiser has stepped. The SPD
+        views pass through the query encoder only, and none of them enters the queue.
 
         Args:
             views: as for `SimSiamMethod.forward`.
 
         Returns:
-            `loss_base`, InfoNCE; `features`, the query embeddings (B, D), detached; with SPD also `loss_spd` and
-            `spd_accuracy`.
+            `loss_base`, InfoNCE; `features`, the query embeddings (B, D), detached; `keys`, the normalised key
+            embeddings (B, D); with SPD also `loss_spd` and `spd_accuracy`.
         """
         z = self.projector(self.backbone(views["anchor"]))
         q = unit(z)
-        if self.training:
-            self._momentum_update_key_encoder()
         k = self._encode_keys(views["second"])
 
         l_pos = (q * k).sum(1, keepdim=True)
-        l_neg = products(q, self.queue.clone())  # a clone, because the queue changes before the backward pass
+        l_neg = products(q, self.queue)
         logits = torch.cat([l_pos, l_neg], 1) / self.config.temperature
         labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         loss = F.cross_entropy(logits, labels)
 
-        if self.training:
-            self._dequeue_and_enqueue(k)
         spd = self.spd(self.backbone, self.projector, views, z)
-        return {"loss_base": loss, "features": z.detach(), **spd}
+        return {"loss_base": loss, "features": z.detach(), "keys": k, **spd}
+
+    def after_step(self, keys: Tensor) -> None:
+        """Move the key encoder and let the step's keys enter the queue: once per step, in however many parts.
+
+        The official code moves the key encoder before the next step's keys are computed, which is the same.
+
+        Args:
+            keys: of all parts of this process's share of the batch, (B, D).
+        """
+        self._momentum_update_key_encoder()
+        self._dequeue_and_enqueue(keys)
 
     @torch.no_grad()
     def _momentum_update_key_encoder(self) -> None:

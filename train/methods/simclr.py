@@ -50,7 +50,7 @@ class SimCLRMethod(nn.Module):
         super().__init__()
         self.backbone, self.temperature = backbone, config.temperature
         hidden = [features] * (config.projector_layers - 1)
-        self.projector = mlp([features, *hidden, config.projector_dim], batch_norm=True, output_norm=True)
+        self.projector = mlp([features, *hidden, config.projector_dim], batch_norm=True, output_norm="scale")
         self.spd = SpotTheDifference(backbone, features, spd)
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:

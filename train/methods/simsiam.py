@@ -24,7 +24,7 @@ class SimSiamMethod(nn.Module):
         super().__init__()
         width = config.projector_dim
         self.backbone = backbone
-        self.projector = mlp([features, width, width, width], batch_norm=True, output_norm=True)
+        self.projector = mlp([features, features, features, width], batch_norm=True, output_norm="plain")
         self.predictor = mlp([width, config.predictor_dim, width], batch_norm=True)
         self.spd = SpotTheDifference(backbone, features, spd)
 

@@ -35,7 +35,7 @@ def agree(run: Run, loss: Tensor, batch: Batch, stop: StopRequest) -> Agreed:
 
     Args:
         run: the run; gradients are those of its method.
-        loss: this process's loss, a scalar.
+        loss: this process's mean loss, a scalar.
         batch: this process's share of the step.
         stop: the stop requests that this process received.
     """

@@ -16,9 +16,9 @@ _MEMORY = 0.99  # decay of the running mean that is the usual loss
 class LossGuard:
     """Decides whether a step's gradients are used, and when the run has diverged.
 
-    A skipped step leaves parameters and optimiser untouched, and its buffers (batch statistics, MoCo's queue)
-    are restored. The decision is deterministic and its memory is part of the run's progress, so a resumed run
-    decides identically. All thresholds are our choice.
+    A skipped step leaves the optimiser and all parameters and buffers untouched: MoCo's key encoder and queue only
+    change after accepted steps, and batch statistics are restored. The decision is deterministic and its memory is
+    part of the run's progress, so a resumed run decides identically. All thresholds are our choice.
     """
 
     def __init__(self, method: nn.Module, progress: dict[str, Any]) -> None:

@@ -105,7 +105,7 @@ class StepLog:
         Args:
             done: steps completed, this one included.
             lr: scheduled learning rate of the step.
-            out: the method's output, with `loss`.
+            out: from `forward_backward`.
             agreed: loss and gradient norm over all processes.
             guard: the guard, after it judged the step.
 

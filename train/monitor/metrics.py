@@ -46,7 +46,7 @@ def step_metrics(run: Run, done: int, lr: float, out: dict[str, Tensor]) -> dict
         run: the run.
         done: steps completed, this one included.
         lr: scheduled learning rate of the step.
-        out: the method's output, with `loss`; for the last part if the batch is computed in several.
+        out: from `forward_backward`.
     """
     scalars = {name: out[name].detach() for name in ("loss", "loss_base", "loss_spd", "spd_accuracy") if name in out}
     scalars |= {"feature_std": feature_std(out["features"]), "effective_rank": effective_rank(out["features"])}

@@ -15,8 +15,9 @@ from tests.train.helpers import write_photos
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
 from train.data.loader import Crops
 from train.data.sources import open_images
+from train.distributed import channel_variance
 from train.loop import pretrain
-from train.methods.adapt import AdaptMethod, dense_spd_loss
+from train.methods.adapt import AdaptMethod, dense_spd_loss, distances
 from train.recipes import IN_PLACE, Adapt, AdaptConfig
 from train.views.views import ViewMaker
 
@@ -140,3 +141,19 @@ def test_what_a_dense_loss_cannot_do_is_refused(tmp_path: Path):
         recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0))
     with pytest.raises(SpdError, match=r"spd\.symmetric"):
         recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0, **IN_PLACE, symmetric=True))
+
+
+def test_distances_keep_full_precision_under_autocast():
+    ours, batch = method(), views()
+    with torch.no_grad():
+        for parameter in ours.backbone.parameters():
+            parameter.mul_(1 + 1e-3 * torch.randn_like(parameter))
+    a, b = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4) * 1e-3
+    half = a.bfloat16(), (a + b).bfloat16()
+    expected = (half[0].double() - half[1].double()).square().sum(1)
+    torch.testing.assert_close(distances(*half, torch.tensor(1.0)).double(), expected, rtol=1e-5, atol=1e-9)
+    exact = half[0].double().var((0, 2, 3))
+    torch.testing.assert_close(channel_variance(half[0]).double(), exact, rtol=1e-5, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = ours(batch)
+    assert {out[name].dtype for name in ("loss_base", "loss_spd")} == {torch.float32}

@@ -39,8 +39,9 @@ def test_moco_queue_is_first_in_first_out_and_wraps_around():
     entered = []
     for i in range(4):
         batch = views("anchor", "second")
-        method(batch)
-        key = method._encode_keys(batch["second"])
+        key = method(batch)["keys"]
+        torch.testing.assert_close(key, F.normalize(method.key_projector(method.key_backbone(batch["second"]))))
+        method.after_step(key)
         entered.append(key)
         if i < 3:
             torch.testing.assert_close(method.queue[4 * i : 4 * i + 4], key)
@@ -54,7 +55,7 @@ def test_moco_key_encoder_is_a_moving_average_of_parameters():
         for parameter in method.backbone.parameters():
             parameter.add_(1.0)
     before = [p.clone() for p in method.key_backbone.parameters()]
-    method(views("anchor", "second"))
+    method.after_step(method(views("anchor", "second"))["keys"])
     for old, new, target in zip(before, method.key_backbone.parameters(), method.backbone.parameters(), strict=True):
         torch.testing.assert_close(new, 0.9 * old + 0.1 * target)
 
@@ -64,7 +65,7 @@ def test_moco_spd_uses_the_query_encoder_and_leaves_the_queue_alone():
     batch = views("anchor", "second", "positive", "negative")
     twin = copy.deepcopy(method)
     out = method(batch)
-    twin({name: batch[name] for name in ("anchor", "second")})
+    assert torch.equal(out["keys"], twin({name: batch[name] for name in ("anchor", "second")})["keys"])
     assert torch.equal(method.queue, twin.queue)
     out["loss_spd"].backward()
     assert next(method.backbone.parameters()).grad.abs().sum() > 0
