@@ -1,20 +1,14 @@
 """A run's folder: config.json, and whether a command may resume what the folder holds."""
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
-
-import pyarrow.compute as pc
 
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 
 from . import checkpoint
 from .config import Config
-from .data.shards import Shards
-from .data.sources import Table
 from .recipes import to_json
 
 _CONFIG = "config.json"
@@ -29,7 +23,7 @@ RESUMABLE_CHANGES = {
     "checkpoint",
     "probe",
     "tracker",
-    "data.train",  # its contents must be the same, see `listing_digest`
+    "data.train",  # its contents must be the same, see `fingerprint`
     "data.val",
     "data.workers",
     "optim.max_steps",
@@ -102,22 +96,6 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
-
-
-def listing_digest(images: Table) -> str:
-    """Identify a data set by the names of its files, relative to their common folder, in order.
-
-    The folder itself does not count, so data may move between disks. Of shards, the sizes and the rows per group
-    count too.
-    """
-    if isinstance(images, Shards):
-        names, rest = images.layout.files, [images.layout.sizes, images.layout.groups]
-    else:
-        names, rest = pc.struct_field(images.data.column("image"), "path").to_pylist(), []
-    names = [name or "" for name in names]
-    root = os.path.commonpath([os.path.dirname(min(names)), os.path.dirname(max(names))])
-    content = json.dumps([[name[len(root) :] for name in names], *rest])
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def layout_file(config: Config, split: str) -> Path:

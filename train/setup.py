@@ -18,12 +18,12 @@ from . import checkpoint
 from .backbone import make_backbone
 from .config import Config
 from .data.loader import make_schedule
-from .data.sources import Table, keep_layout, open_shared
+from .data.sources import Table, fingerprint, keep_layout, open_shared
 from .methods import build_method, check_batch_norm
 from .optim import make_optimizer
 from .recipes import Supervised
 from .run import Run
-from .run_folder import flatten, layout_file, listing_digest, prepare_folder, refuse_changed_settings, settings_of
+from .run_folder import flatten, layout_file, prepare_folder, refuse_changed_settings, settings_of
 from .views.views import memory_layout
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
@@ -118,17 +118,13 @@ def _resume(
     """Restore the newest valid checkpoint, if any; returns the steps it had completed and the run's progress."""
     saved = checkpoint.load_newest(config.out / "checkpoints", accelerator.print)
     if saved is None:
-        identity = {"images": len(images), "listing": listing_digest(images)}
-        return 0, {"seconds": 0.0, "bad": {}, **identity, "metrics": {}, "config": settings_of(config)}
+        settings = settings_of(config)
+        return 0, {"seconds": 0.0, "bad": {}, "data": fingerprint(images), "metrics": {}, "config": settings}
     refuse_changed_settings(config, saved.progress.setdefault("config", settings_of(config)))  # absent in old ones
-    if saved.progress["images"] != len(images):
+    if (before := saved.progress["data"]) != fingerprint(images):
+        differ = f"{before['images']} images" if before["images"] != len(images) else "the same number, but other names"
         raise SpdError(
-            f"{config.data.train} has {len(images)} images, but the run in {config.out} started with "
-            f"{saved.progress['images']}: restore the data, or start a new run in another --out"
-        )
-    if saved.progress["listing"] != listing_digest(images):
-        raise SpdError(
-            f"{config.data.train} has as many images as the run in {config.out} started with, but their names differ: "
+            f"{config.data.train} has {len(images)} images, but the run in {config.out} started with {differ}: "
             f"restore the data, or start a new run in another --out"
         )
     checkpoint.restore(saved, method, optimizer)
