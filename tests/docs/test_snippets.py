@@ -9,6 +9,7 @@ docs/loading.md has its own test (tests/spd_weights/test_routes.py).
 """
 
 import argparse
+import ast
 import re
 import runpy
 import shlex
@@ -206,3 +207,25 @@ def test_reference_pages_name_modules_that_exist():
         for module in re.findall(r"^::: (\S+)$", page.read_text(encoding="utf-8"), flags=re.M):
             path = ROOT / module.replace(".", "/")
             assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file(), f"{page.name}: {module}"
+
+
+def test_troubleshooting_quotes_messages_that_exist():
+    """Each quoted message, cut at its `…`, is in the string literals of the source."""
+    source = " ".join(_literals())
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"^\*\*`(.+?)`\*\*$", text, flags=re.M)
+    assert len(quoted) > 15
+    for message in quoted:
+        for part in message.split("…"):
+            assert part.strip() in source, f"no message says: {part}"
+
+
+def _literals() -> Iterator[str]:
+    """The string literals of the packages; an f-string is one, with … for what it inserts."""
+    for package in ("spd_weights", "train", "eval"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
