@@ -145,8 +145,9 @@ class SimSiamWithSPD(nn.Module):
             return [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True)]
 
         self.backbone = timm.create_model(arch, num_classes=0)
-        last = nn.Linear(dim, dim, bias=False), nn.BatchNorm1d(dim, affine=False)
-        self.projector = nn.Sequential(*hidden(self.backbone.num_features, dim), *hidden(dim, dim), *last)
+        width = self.backbone.num_features
+        last = nn.Linear(width, dim, bias=False), nn.BatchNorm1d(dim, affine=False)
+        self.projector = nn.Sequential(*hidden(width, width), *hidden(width, width), *last)
         self.predictor = nn.Sequential(*hidden(dim, bottleneck), nn.Linear(bottleneck, dim))
 
     def forward(self, anchor: Tensor, second: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
