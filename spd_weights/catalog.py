@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from spd_weights.errors import SpdError, shown
+from spd_weights.errors import SpdError, program, shown
 from spd_weights.files import read_json
 
 Status = Literal["planned", "released", "bundled"]
@@ -27,19 +27,16 @@ _PIN_PATTERNS = {
     "bytes": r"[1-9]\d*",
     "sha256": r"[0-9a-f]{64}",
     "config_sha256": r"[0-9a-f]{64}",
-    "keys_sha256": r"[0-9a-f]{64}",
 }
-_GOLDEN: dict[str, type | tuple[type, ...]] = {
-    "stage": str, "shape": list, "mean": (int, float), "norm": (int, float),
-}  # fmt: skip
 _RESULTS: dict[str, type | tuple[type, ...]] = {
     "dataset": str, "protocol": str, "method": str, "metric": str, "value": (int, float), "categories": int,
     "seeds": int, "spread": (int, float, type(None)),
 }  # fmt: skip
+START_KEYS = ("weights", "source", "conversion", "licence", "sha256", "command")
 _PINNED: dict[str, tuple[str, ...]] = {
     "planned": (),
-    "released": ("repo", "revision", "file", "bytes", "sha256", "config_sha256", "keys_sha256"),
-    "bundled": ("file", "bytes", "sha256", "config_sha256", "keys_sha256"),
+    "released": ("repo", "revision", "file", "bytes", "sha256", "config_sha256"),
+    "bundled": ("file", "bytes", "sha256", "config_sha256"),
 }
 
 
@@ -50,10 +47,9 @@ class Row:
     Attributes:
         name: The name for `timm.create_model`.
         architecture: The stock timm architecture whose keys and shapes the weights have.
-        method: The pre-training objective that SPD is added to.
+        method: The pre-training objective that SPD is added to, which is also the training recipe's name.
         spd_weight: η, the weight of the SPD loss; 0 is the base method.
         data: The training data.
-        recipe: The recipe of `python -m train`.
         status: planned (no weights yet), released (on the Hub) or bundled (a file beside the catalog).
         repo: `owner/name` on the Hub; released rows only.
         revision: The commit, 40 hexadecimal digits; released rows only.
@@ -61,10 +57,11 @@ class Row:
         bytes: Size of the file.
         sha256: Digest of the file.
         config_sha256: Digest of the config.json beside it, which says how to prepare images.
-        keys_sha256: Digest of the tensors' names and shapes (`checks.keys_digest`).
-        golden: The backbone's response to a fixed image, one entry per stage (`golden.measure`).
-        results: Measured means over categories (`results.summarise`); null if nothing was measured.
+        preprocessing: `input_size` (C, H, W), `mean` and `std` (one per channel, for images in [0, 1]); null in
+            planned rows.
         licence: The weights' licence, an identifier as the Hub spells it.
+        start: Provenance of the weights that training started from: `weights` (their name) and, as far as recorded,
+            `source`, `conversion`, `licence`, `sha256` and `command` (to fetch them); null for a random start.
         counterpart: Name of the row trained without SPD, or null.
         description: One line.
     """
@@ -74,7 +71,6 @@ class Row:
     method: str
     spd_weight: float
     data: str
-    recipe: str
     status: Status
     repo: str | None
     revision: str | None
@@ -82,10 +78,9 @@ class Row:
     bytes: int | None
     sha256: str | None
     config_sha256: str | None
-    keys_sha256: str | None
-    golden: list[dict[str, Any]] | None
-    results: list[dict[str, Any]] | None
+    preprocessing: dict[str, Any] | None
     licence: str | None
+    start: dict[str, str] | None
     counterpart: str | None
     description: str
 
@@ -102,9 +97,9 @@ class Row:
     @property
     def command(self) -> str:
         """The command that trains these weights."""
-        start = " --model.init <weights to start from>" if self.recipe == "adapt" else ""
+        start = " --model.init <weights to start from>" if self.method == "adapt" else ""
         options = f"--model.arch {self.architecture}{start} --spd.weight {self.spd_weight:g}"
-        return f"python -m train {self.recipe} {options} --data.train <{self.data} folder>"
+        return f"{program('train')} {self.method} {options} --data.train <{self.data} folder>"
 
     def as_json(self) -> str:
         """The row as it stands in catalog.json."""
@@ -149,6 +144,62 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
     return rows
 
 
+def list_weights(planned: bool = False) -> list[Row]:
+    """List the weights that exist, in the catalog's order.
+
+    Args:
+        planned: Include rows without weights.
+
+    Raises:
+        SpdError: The catalog cannot be read.
+    """
+    return [row for row in load_catalog().values() if planned or row.status != "planned"]
+
+
+def results_path() -> Path:
+    """The file with the measured results of the catalog in use, beside it: `<catalog>_results.json`."""
+    return catalog_path().with_name(f"{catalog_path().stem}_results.json")
+
+
+def load_results(name: str | None = None) -> list[dict[str, Any]]:
+    """Read what was measured with a weight.
+
+    Args:
+        name: A weight's name; None returns the results of all weights.
+
+    Returns:
+        One entry per (dataset, protocol, method, metric): those four, `weights`, `value` (the mean over categories),
+        `spread` (the standard deviation over seeds; None with one seed), `categories` and `seeds`. Empty if nothing
+        was measured.
+
+    Raises:
+        SpdError: There is no such weight, or the file is damaged.
+    """
+    path, wanted = results_path(), find(name).name if name is not None else None
+    if not path.is_file():
+        return []
+    content = read_json(path)
+    table = content.get("weights")
+    if content.get("schema") != 1 or not isinstance(table, Mapping) or not all(map(_is_results, table.values())):
+        raise SpdError(f'{path} is not a results file: expected {{"schema": 1, "weights": {{name: [results]}}}}')
+    return [
+        {"weights": weights, **entry}
+        for weights, entries in table.items()
+        if wanted in (None, weights)
+        for entry in entries
+    ]
+
+
+def _is_results(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, Mapping)
+        and set(entry) == set(_RESULTS)
+        and all(isinstance(entry[key], kind) for key, kind in _RESULTS.items())
+        and all(math.isfinite(number) for number in entry.values() if isinstance(number, float))
+        for entry in value
+    )
+
+
 def default_row(rows: Mapping[str, Row], entrypoint: str) -> Row:
     """Choose the row for an entrypoint's bare name: prefer rows with SPD, then rows with weights, then the order."""
     of_entrypoint = [row for row in rows.values() if row.entrypoint == entrypoint]
@@ -178,7 +229,7 @@ def row_problem(values: Any) -> str | None:
     names = {field.name for field in fields(Row)}
     if wrong := sorted(names ^ set(values)):
         return f"missing or unknown fields: {shown(', '.join(wrong))}"
-    for key in ("name", "architecture", "method", "data", "recipe", "status", "description"):
+    for key in ("name", "architecture", "method", "data", "status", "description"):
         if not isinstance(values[key], str) or not values[key]:
             return f"{key} must be a string, not {shown(repr(values[key]))}"
     for key in ("licence", "counterpart"):
@@ -194,21 +245,33 @@ def row_problem(values: Any) -> str | None:
     for key, allowed in (("method", _METHODS), ("status", tuple(_PINNED))):
         if values[key] not in allowed:
             return f"{key} must be one of {', '.join(allowed)}, not {shown(repr(values[key]))}"
-    for key, needs in (("golden", _GOLDEN), ("results", _RESULTS)):
-        if values[key] is not None and not _is_table(values[key], needs):
-            return f"{key} must be null or a list of objects with {', '.join(needs)} and finite numbers"
-    if values["golden"] is not None and values["status"] == "planned":
-        return "golden must be null in a planned row"
+    if values["start"] is not None and not _is_provenance(values["start"]):
+        return f"start must be null or an object with strings: {', '.join(START_KEYS)}"
+    if (values["preprocessing"] is None) != (values["status"] == "planned"):
+        return "preprocessing must be null in a planned row, and only there"
+    if values["preprocessing"] is not None and not _is_preprocessing(values["preprocessing"]):
+        return "preprocessing must have input_size, mean and std, one mean and std per channel"
     return _pin_problem(values)
 
 
-def _is_table(value: Any, needs: Mapping[str, type | tuple[type, ...]]) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(entry, Mapping)
-        and set(entry) == set(needs)
-        and all(isinstance(entry[key], kind) for key, kind in needs.items())
-        and all(math.isfinite(number) for number in entry.values() if isinstance(number, float))
-        for entry in value
+def _is_provenance(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and {"weights"} <= set(value) <= set(START_KEYS)
+        and all(isinstance(text, str) and text for text in value.values())
+    )
+
+
+def _is_preprocessing(value: Any) -> bool:
+    if not isinstance(value, Mapping) or set(value) != {"input_size", "mean", "std"}:
+        return False
+    size, mean, std = value["input_size"], value["mean"], value["std"]
+    return (
+        all(isinstance(numbers, list) for numbers in (size, mean, std))
+        and len(size) == 3
+        and all(type(side) is int and 1 <= side <= 2048 for side in size)
+        and len(mean) == len(std) == size[0]
+        and all(type(number) in (int, float) and math.isfinite(number) for number in (*mean, *std))
     )
 
 

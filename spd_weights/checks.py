@@ -13,14 +13,14 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import ModelCard
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import PretrainedCfg
 from torch import nn
 
 from spd_weights import golden
 from spd_weights.errors import SpdError, shown
-from spd_weights.files import digest_of, is_folder, read_json, sha256
+from spd_weights.files import is_folder, read_json, sha256
 
 WEIGHTS, CONFIG, CARD, TRAINING = "model.safetensors", "config.json", "README.md", "training.json"
 EXPORT_FILES = (WEIGHTS, CONFIG, CARD, TRAINING)
@@ -146,14 +146,6 @@ def stock_cfg(architecture: str, where: str) -> dict[str, Any]:
     if cfg is None:
         raise SpdError(f"{where} names the architecture {architecture!r}, unknown to timm {timm.__version__}")
     return dataclasses.asdict(cfg)
-
-
-def keys_digest(weights: Path) -> str:
-    """The sha256 of all tensors' names and shapes: one sorted line per tensor, `conv1.weight 64,3,7,7`."""
-    with safe_open(weights, "pt") as file:
-        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118  (no mapping)
-    lines = sorted(f"{key} {','.join(map(str, shape))}\n" for key, shape in shapes.items())
-    return digest_of("".join(lines).encode())
 
 
 def _read_tensors(weights: Path) -> dict[str, torch.Tensor]:

@@ -2,21 +2,23 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
+import spd_weights
 from spd_weights import hub
-from spd_weights.catalog import find, load_catalog
+from spd_weights.catalog import find, list_weights, load_catalog, load_results
 from spd_weights.environment import examine
 from spd_weights.errors import SpdError, run_command
 
 _EXAMPLES = """\
 examples:
   spd-weights list
-  spd-weights info resnet50_spd.simsiam_in1k
-  spd-weights pull resnet50_spd.simsiam_in1k --to weights/simsiam
+  spd-weights info mobilenetv2_100_spd
+  spd-weights pull mobilenetv2_100_spd --to weights/mobilenet
   spd-weights pull owner/name --revision main --to weights/mine
   spd-weights verify runs/mine/export
   spd-weights publish runs/mine/export --repo owner/name --dry-run
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"spd-weights {spd_weights.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_loading(commands)
     _add_release(commands)
@@ -60,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_loading(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("list", help="list all weights with status, image AUROC and pixel AP")
+    command = commands.add_parser("list", help="list the weights with image AUROC and pixel AP")
+    command.add_argument("--all", action="store_true", help="include planned weights")
     command.set_defaults(run=_list)
 
     command = commands.add_parser("info", help="show one weight: its facts, its location, its digest")
@@ -112,11 +116,13 @@ def _add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add_licences(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--licence", metavar="ID", help="the weights' licence in the Hub's spelling (apache-2.0)")
-    command.add_argument("--data-licence", metavar="ID", help="the training data's licence (cc-by-4.0)")
+    command.add_argument(
+        "--licence", "--license", metavar="ID", help="the weights' licence in the Hub's spelling (apache-2.0)"
+    )
+    command.add_argument("--data-licence", "--data-license", metavar="ID", help="the training data's (cc-by-4.0)")
 
 
-def _release(name: str):  # type: ignore[no-untyped-def]
+def _release(name: str) -> Callable[[argparse.Namespace], None]:
     """A command of the release part, which is imported only when the command runs."""
 
     def run(arguments: argparse.Namespace) -> None:
@@ -130,26 +136,32 @@ def _release(name: str):  # type: ignore[no-untyped-def]
 _LISTED = ("image_auroc", "pixel_aupr")  # one metric of detection, one of segmentation; `info` shows all
 
 
-def _list(_: argparse.Namespace) -> None:
-    table = [("NAME", "STATUS", "WITHOUT SPD", "MEASURED")]
-    for row in load_catalog().values():
-        measured = [
-            f"{entry['dataset']} {entry['protocol']} {entry['method']} {entry['metric']} {entry['value']:.3f}"
-            + (f" ± {entry['spread']:.3f}" if entry["spread"] is not None else "")
-            for entry in row.results or []
-            if entry["metric"] in _LISTED
-        ]
-        lines = measured or ["not measured"]
-        table.append((row.name, row.status, row.counterpart or ("itself" if row.spd_weight == 0 else "none"), lines[0]))
-        table += [("", "", "", line) for line in lines[1:]]
-    widths = [max(len(line[column]) for line in table) for column in range(3)]
+def _list(arguments: argparse.Namespace) -> None:
+    table = [("NAME", "STATUS", "MEASURED")]
+    rows = list_weights(planned=arguments.all)
+    for row in rows:
+        lines = [_measured(entry) for entry in load_results(row.name) if entry["metric"] in _LISTED]
+        table.append((row.name, row.status, lines[0] if lines else "not measured"))
+        table += [("", "", line) for line in lines[1:]]
+    widths = [max(len(line[column]) for line in table) for column in range(2)]
     for *cells, last in table:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), last]))
+    if hidden := len(load_catalog()) - len(rows):
+        print(f"{hidden} more are planned: spd-weights list --all")
+
+
+def _measured(entry: Mapping[str, Any]) -> str:
+    spread = "" if entry["spread"] is None else f" ± {entry['spread']:.3f}"
+    return f"{entry['dataset']} {entry['protocol']} {entry['method']} {entry['metric']} {entry['value']:.3f}{spread}"
 
 
 def _info(arguments: argparse.Namespace) -> None:
     row = find(arguments.name)
     print(row.as_json())
+    for entry in load_results(row.name):
+        print(f"measured: {_measured(entry)}")
+    for key, value in (row.start or {}).items():
+        print(f"start {key}: {value}")
     print(f"train: {row.command}")
     if row.status != "planned":
         print(f'load:  import timm, spd_weights; timm.create_model("{row.name}", pretrained=True)')
@@ -168,11 +180,11 @@ def _pull(arguments: argparse.Namespace) -> None:
 def _pull_all(to: Path | None) -> None:
     if to is None:
         raise SpdError("--all needs --to DIR, the folder of the mirror")
-    rows = load_catalog().values()
-    available = [row for row in rows if row.status != "planned"]
-    for row in available:
+    rows = list_weights()
+    for row in rows:
         print(hub.pull(row, to=to / row.name))
-    print(f"{len(available)} of {len(rows)} weights; the others are planned. Load: local-dir:{to.absolute()}/<name>")
+    planned = len(load_catalog()) - len(rows)
+    print(f"{len(rows)} weights, {planned} more are planned. Load: local-dir:{to.absolute()}/<name>")
 
 
 def _verify(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 FAILED, INTERRUPTED = 2, 130
 """Exit codes after an SpdError and after Ctrl-C."""
@@ -37,6 +38,16 @@ def run_command(command: Callable[[], int | None], interrupted: str = "interrupt
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
+
+
+def program(command: str) -> str:
+    """The way to start a part of this project here: `python -m train` in a clone, `spd-weights train` from a wheel.
+
+    Args:
+        command: "train" or "eval".
+    """
+    in_clone = (Path(__file__).parents[1] / command / "__main__.py").is_file()
+    return f"python -m {command}" if in_clone else f"spd-weights {command}"
 
 
 def shown(name: object) -> str:

@@ -20,16 +20,15 @@ from huggingface_hub import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from spd_weights import golden
-from spd_weights.catalog import Row, catalog_path, find, load_catalog
-from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export, keys_digest
+from spd_weights.catalog import Row, catalog_path, find, list_weights
+from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, is_folder, replacing, sha256
 from spd_weights.transport import explained, with_retries, with_xet_fallback
 
 
 def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
-    """Fetch a weight's file and its config.json, from the cache if possible, and check their digests.
+    """Fetch a weight's file, from the cache if possible, and check its digest.
 
     Args:
         row: The catalog row.
@@ -43,15 +42,19 @@ def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
     """
     if row.status == "planned":
         raise SpdError(
-            f"{row.name} is planned: its weights are not released yet. Train them: {row.command} --out <run>, "
-            "then load the run with timm.create_model('local-dir:<run>/export', pretrained=True). "
+            f"{row.name} is planned: its weights are not released yet. {_instead(row)}Or train them: {row.command} "
+            "--out <run>, then load the run with timm.create_model('local-dir:<run>/export', pretrained=True). "
             "For the untrained network say pretrained=False."
         )
     assert row.file is not None
-    # The configuration first: it is small, so that damage is found before anything large is fetched.
-    config = str(PurePosixPath(row.file).with_name(CONFIG))
-    _verified(row, config, row.config_sha256, cache_dir)
     return _verified(row, row.file, row.sha256, cache_dir)
+
+
+def _instead(row: Row) -> str:
+    """Name existing weights to use instead of planned ones: of the same architecture if there are any."""
+    existing = [other for other in list_weights() if other.spd_weight]
+    same = [other for other in existing if other.architecture == row.architecture] or existing
+    return f"Today, use {' or '.join(other.name for other in same[:3])}. " if same else ""
 
 
 def _verified(row: Row, name: str, expected: str | None, cache_dir: str | Path | None) -> Path:
@@ -94,15 +97,17 @@ def pull(weight: str | Row, revision: str | None = None, to: Path | None = None)
 
 
 def _pull_row(row: Row) -> Path:
+    # The configuration first: it is small, so that damage is found before anything large is fetched.
+    config = str(PurePosixPath(row.file or CONFIG).with_name(CONFIG))
+    if row.status != "planned":
+        _verified(row, config, row.config_sha256, None)
     folder = weights_file(row).parent
     if row.repo is not None:
         for name in EXPORT_FILES:
             download(row.repo, name, row.revision)
-    config = check_export(folder)
-    if row.golden is not None and (problem := golden.difference(row.golden, config["spd"]["golden"])):
-        raise SpdError(f"{folder / CONFIG} states other features than the catalog's {row.name}: {problem}")
-    if keys_digest(folder / WEIGHTS) != row.keys_sha256:
-        raise SpdError(f"{folder / WEIGHTS} holds other tensors than the catalog's {row.name} states")
+    cfg = check_export(folder)["pretrained_cfg"]
+    if row.preprocessing != {key: cfg[key] for key in ("input_size", "mean", "std")}:
+        raise SpdError(f"{folder / CONFIG} states other preprocessing than the catalog's {row.name}; correct the row")
     return folder
 
 
@@ -131,7 +136,7 @@ def verify(target: str) -> str:
         folder = pull(target)
     check_export(folder)
     digest = sha256(folder / WEIGHTS)
-    known = [row.name for row in load_catalog().values() if row.sha256 == digest]
+    known = [row.name for row in list_weights() if row.sha256 == digest]
     which = f"the catalog’s {known[0]}" if known else "not in the catalog"
     return f"{folder}: sound, features as exported, sha256 {digest}, {which}"
 

@@ -3,16 +3,17 @@
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import timm
 
 from spd_weights import golden
 from spd_weights.catalog import NAME, Row, catalog_path
-from spd_weights.checks import EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export
+from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import read_json, replacing
-from spd_weights.release.clone import card_folder, check_row, keep_card, put_row
-from spd_weights.release.contents import contents, write
+from spd_weights.release.clone import card_folder, check_row, keep_card, put_results, put_row
+from spd_weights.release.contents import contents, measured, write
 from spd_weights.release.contents import row as make_row
 from spd_weights.release.export import export_backbone
 
@@ -63,14 +64,17 @@ def bundle(
         _copy_extras(directory, results, export)
         files = contents(export, name=name, licence=licence, data_licence=data_licence)
         row = make_row(files, name, status="bundled", file=f"bundled/{name}/{WEIGHTS}")
-        _check(row, results)
+        entries = measured(files)
+        _check(row, entries, results)
         folder = catalog_path().parent / "bundled" / name
         with replacing(folder, known=EXPORT_FILES) as beside:
             write({each: files[each] for each in EXPORT_FILES}, beside)
             check_export(beside)
         keep_card(name, files)
         put_row(row)
-    return row, folder, golden.distance(config["spd"]["golden"], row.golden or [])
+        put_results(name, entries)
+        rounded = read_json(folder / CONFIG)
+    return row, folder, golden.distance(config["spd"]["golden"], rounded["spd"]["golden"])
 
 
 def _copy_extras(directory: Path, results: Path | None, export: Path) -> None:
@@ -81,7 +85,7 @@ def _copy_extras(directory: Path, results: Path | None, export: Path) -> None:
             raise SpdError(f"{results} is not a file; give a results.json of python -m eval")
 
 
-def _check(row: Row, results: Path | None) -> None:
+def _check(row: Row, entries: list[dict[str, Any]], results: Path | None) -> None:
     check_row(row)
     assert row.bytes is not None
     if row.bytes > LIMIT:
@@ -89,7 +93,7 @@ def _check(row: Row, results: Path | None) -> None:
             f"{row.name} has {row.bytes / 1e6:.1f} MB; the limit for bundled weights is {LIMIT / 1e6:.0f} MB; "
             "publish it on the Hub instead"
         )
-    if results is not None and row.results is None:
+    if results is not None and not entries:
         raise SpdError(
             f"{results} has no complete result of sha256 {row.sha256}, the bundled file; bundle it without results, "
             f"run python -m eval --weights {row.name} …, then bundle it again with its results"

@@ -13,6 +13,7 @@ import timm
 import torch
 from huggingface_hub import EvalResult, ModelCardData
 
+from spd_weights.catalog import START_KEYS
 from spd_weights.release.results import markdown, model_index
 
 PAPER_ID = "arXiv:2207.14315"
@@ -44,6 +45,13 @@ def title(training: Mapping[str, Any]) -> str:
         spd = "SPD weight not recorded"
     data = _data(training).get("name") or UNKNOWN
     return f"{training.get('architecture', UNKNOWN)}, {how} {spd}, on {data}"
+
+
+def start(training: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance of the weights that training started from: `START_KEYS` as far as recorded; empty if random."""
+    init = str(training.get("init") or "none")
+    recorded = training.get("start") or {}
+    return {} if init == "none" else {"weights": init, **{key: recorded[key] for key in START_KEYS if key in recorded}}
 
 
 def render(
@@ -149,7 +157,20 @@ def _recipe(training: Mapping[str, Any]) -> str:
         "Seed": training.get("seed"),
     }
     listed = "\n".join(f"- {name}: {_number(value)}" for name, value in lines.items())
-    return f"{listed}\n\n`training.json` holds the resolved configuration. The command:"
+    return f"{listed}{_start_section(training)}\n\n`training.json` holds the resolved configuration. The command:"
+
+
+def _start_section(training: Mapping[str, Any]) -> str:
+    """Where the starting weights come from, below the recipe's list; empty for a random start."""
+    facts = start(training)
+    if not facts:
+        return ""
+    labels = {"source": "Source", "conversion": "Conversion", "licence": "Licence", "sha256": "sha256"}
+    lines = [f"- {label}: {facts.get(key, UNKNOWN)}" for key, label in labels.items()]
+    if "command" in facts:
+        lines.append(f"- Fetch the source: `{facts['command']}`")
+    listed = "\n".join(lines)
+    return f"\n\nThe starting weights, `{facts['weights']}`:\n\n{listed}"
 
 
 def _compute(training: Mapping[str, Any]) -> str:

@@ -2,8 +2,9 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from spd_weights.catalog import Row, catalog_path, load_catalog, row_problem
+from spd_weights.catalog import Row, catalog_path, load_catalog, load_results, results_path, row_problem
 from spd_weights.checks import CARD, PREVIEW, RESULTS, TRAINING
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, replacing, write_json
@@ -33,6 +34,23 @@ def put_row(row: Row, path: Path | None = None) -> str:
         except OSError as error:
             raise SpdError(f"{path} cannot be written: {error.strerror}; the row to paste:\n{row.as_json()}") from error
     return change
+
+
+def put_results(name: str, entries: list[dict[str, Any]]) -> None:
+    """Write the results of one weight into the catalog's results file; an empty list removes them.
+
+    Raises:
+        SpdError: The file is damaged or cannot be written; it stays unchanged.
+    """
+    table: dict[str, list[dict[str, Any]]] = {}
+    for entry in load_results():
+        table.setdefault(entry.pop("weights"), []).append(entry)
+    changed = {**table, name: entries} if entries else {key: value for key, value in table.items() if key != name}
+    if changed != table:
+        try:
+            write_json(results_path(), {"schema": 1, "weights": changed})
+        except OSError as error:
+            raise SpdError(f"{results_path()} cannot be written: {error.strerror}") from error
 
 
 def check_row(row: Row) -> None:

@@ -3,12 +3,14 @@
 import argparse
 from pathlib import Path
 
-from spd_weights.catalog import catalog_path, find
+from spd_weights.catalog import catalog_path, find, load_results
 from spd_weights.checks import CARD, PREVIEW, RESULTS, TRAINING, WEIGHTS
+from spd_weights.errors import program
 from spd_weights.files import is_folder, read_json, sha256, write_text
 from spd_weights.release import cards, results
 from spd_weights.release.bundle import bundle
-from spd_weights.release.clone import card_folder, card_paths, keep_card, put_row, render_card
+from spd_weights.release.clone import card_folder, card_paths, keep_card, put_results, put_row, render_card
+from spd_weights.release.contents import measured
 from spd_weights.release.convert import convert
 from spd_weights.release.publish import publish
 
@@ -28,6 +30,7 @@ def publish_command(arguments: argparse.Namespace) -> None:
     print(f"load: timm.create_model('hf-hub:{done.repo}@{done.tag or done.commit}', pretrained=True)")
     if arguments.update_catalog and not arguments.dry_run:
         print(f"{catalog_path()}: row {done.row.name} {put_row(done.row)}")
+        put_results(done.row.name, measured(done.files))
         if folder := keep_card(done.row.name, done.files):
             print(folder)
     else:
@@ -42,8 +45,8 @@ def bundle_command(arguments: argparse.Namespace) -> None:
     print(f"{folder}: {(row.bytes or 0) / 1e6:.1f} MB, feature norms within {moved:.0e} of the export's")
     print(f"{catalog_path()}: row {row.name}, {card_folder(row.name)}")
     print(f'load: import timm, spd_weights; timm.create_model("{row.name}", pretrained=True)')
-    if row.results is None:
-        print(f"not measured: run python -m eval --weights {row.name} …, then bundle again with --results")
+    if not load_results(row.name):
+        print(f"not measured: run {program('eval')} --weights {row.name} …, then bundle again with --results")
 
 
 def card_command(arguments: argparse.Namespace) -> None:

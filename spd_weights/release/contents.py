@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spd_weights.catalog import Row, load_catalog
-from spd_weights.checks import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, keys_digest
+from spd_weights.checks import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS
 from spd_weights.errors import SpdError
 from spd_weights.files import digest_of, json_text, read_json, sha256
 from spd_weights.release import cards, results
@@ -74,9 +74,7 @@ def row(files: Contents, name: str | None = None, **where: Any) -> Row:
         where: `status` and the pins that go with it: `repo`, `revision`, `file`.
     """
     training, config = _read(files[TRAINING]), _read(files[CONFIG])
-    measured = _read(files[RESULTS]) if RESULTS in files else None
     weights = Path(str(files[WEIGHTS]))
-    digest = sha256(weights)
     name = name or f"{training['architecture']}_spd.{cards.tag(training)}"
     counterpart = f"{name}_eta0"
     values = {
@@ -85,20 +83,26 @@ def row(files: Contents, name: str | None = None, **where: Any) -> Row:
         "method": training["method"],
         "spd_weight": training["spd_weight"],
         "data": training["data"]["name"],
-        "recipe": training["method"],
         "repo": None,
         "revision": None,
         "bytes": weights.stat().st_size,
-        "sha256": digest,
+        "sha256": sha256(weights),
         "config_sha256": digest_of(files[CONFIG]),
-        "keys_sha256": keys_digest(weights),
-        "golden": config["spd"]["golden"],
-        "results": [entry for entry in results.summarise(measured, digest) if entry.pop("reason") is None] or None,
+        "preprocessing": {key: config["pretrained_cfg"][key] for key in ("input_size", "mean", "std")},
         "licence": training.get("licence"),
+        "start": cards.start(training) or None,
         "counterpart": counterpart if training["spd_weight"] and counterpart in load_catalog() else None,
         "description": cards.title(training),
     }
     return Row(**{**values, **where})
+
+
+def measured(files: Contents) -> list[dict[str, Any]]:
+    """The complete results of a release, as the catalog's results file has them."""
+    if RESULTS not in files:
+        return []
+    entries = results.summarise(_read(files[RESULTS]), sha256(Path(str(files[WEIGHTS]))))
+    return [entry for entry in entries if entry.pop("reason") is None]
 
 
 def write(files: Contents, folder: Path) -> None:

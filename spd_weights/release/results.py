@@ -15,6 +15,7 @@ from spd_weights.errors import SpdError
 from spd_weights.files import read_json
 
 _KEYS = ("dataset", "protocol", "method", "metric")
+_HEADLINE = ("image_auroc", "image_aupr", "pixel_auroc", "pixel_aupr", "pixel_aupro")  # what papers report
 _ROW = ("weights", "weights_sha256", *_KEYS, "category", "seed", "value")
 _Rows = list[Mapping[str, Any]]
 
@@ -104,7 +105,7 @@ def public_name(weights: str) -> str:
 
 
 def model_index(results: Mapping[str, Any] | None, weights_sha256: str | None) -> list[EvalResult]:
-    """The measured means as a card's `model-index` metadata."""
+    """The headline means as a card's `model-index` metadata; the card's table has all of them."""
     return [
         EvalResult(
             task_type="image-feature-extraction",
@@ -117,7 +118,7 @@ def model_index(results: Mapping[str, Any] | None, weights_sha256: str | None) -
             metric_value=entry["value"],
         )
         for entry in summarise(results, weights_sha256)
-        if entry["value"] is not None
+        if entry["value"] is not None and entry["metric"] in _HEADLINE
     ]
 
 

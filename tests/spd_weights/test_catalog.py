@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from spd_weights.catalog import default_row, find, load_catalog
+from spd_weights.catalog import default_row, find, list_weights, load_catalog, load_results
 from spd_weights.errors import SpdError
 
 _PINS = {"repo": "acme/w", "revision": "a" * 40, "file": "model.safetensors", "bytes": 9, "sha256": "b" * 64}
-_PINS |= {"config_sha256": "c" * 64, "keys_sha256": "d" * 64}
+_PINS |= {"config_sha256": "c" * 64}
+_OWN = {"preprocessing": {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.2] * 3}}
 
 
 def _write(path: Path, *rows: object) -> Path:
@@ -42,8 +43,8 @@ def test_bare_name_is_the_one_with_spd() -> None:
 
 def test_default_prefers_weights_but_never_without_spd(tmp_path: Path) -> None:
     planned = _row()
-    reference = _row(name="resnet50_spd.simsiam_in1k_eta0", spd_weight=0, status="released", **_PINS)
-    released = _row(name="resnet50_spd.moco_in1k", method="moco", status="released", **_PINS)
+    reference = _row(name="resnet50_spd.simsiam_in1k_eta0", spd_weight=0, status="released", **_PINS, **_OWN)
+    released = _row(name="resnet50_spd.moco_in1k", method="moco", status="released", **_PINS, **_OWN)
     rows = load_catalog(_write(tmp_path / "c.json", planned, reference))
     assert default_row(rows, "resnet50_spd").name == "resnet50_spd.simsiam_in1k"
     rows = load_catalog(_write(tmp_path / "c.json", reference, planned, released))
@@ -51,7 +52,7 @@ def test_default_prefers_weights_but_never_without_spd(tmp_path: Path) -> None:
 
 
 def test_own_catalog_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = _row(name="resnet50_spd.adapt_steel", status="released", **_PINS)
+    row = _row(name="resnet50_spd.adapt_steel", status="released", **_PINS, **_OWN)
     monkeypatch.setenv("SPD_WEIGHTS_CATALOG", str(_write(tmp_path / "own.json", row)))
     assert asdict(find("resnet50_spd")) == row
 
@@ -59,14 +60,14 @@ def test_own_catalog_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        *(({"status": "released", **_PINS, pin: None}, f"{pin} is None") for pin in _PINS),
-        ({"status": "released", **_PINS, "revision": "main"}, "revision is 'main'"),
-        ({"status": "released", **_PINS, "revision": "A" * 40}, "revision is"),
-        ({"status": "released", **_PINS, "sha256": "b" * 63}, "sha256 is"),
-        ({"status": "released", **_PINS, "bytes": "9"}, "bytes is '9'"),
-        ({"status": "released", **_PINS, "bytes": True}, "bytes is True"),
-        ({"status": "released", **_PINS, "file": "model.bin"}, "file is"),
-        ({"status": "bundled", **_PINS}, "repo must be null in a bundled row"),
+        *(({"status": "released", **_OWN, **_PINS, pin: None}, f"{pin} is None") for pin in _PINS),
+        ({"status": "released", **_OWN, **_PINS, "revision": "main"}, "revision is 'main'"),
+        ({"status": "released", **_OWN, **_PINS, "revision": "A" * 40}, "revision is"),
+        ({"status": "released", **_OWN, **_PINS, "sha256": "b" * 63}, "sha256 is"),
+        ({"status": "released", **_OWN, **_PINS, "bytes": "9"}, "bytes is '9'"),
+        ({"status": "released", **_OWN, **_PINS, "bytes": True}, "bytes is True"),
+        ({"status": "released", **_OWN, **_PINS, "file": "model.bin"}, "file is"),
+        ({"status": "bundled", **_OWN, **_PINS}, "repo must be null in a bundled row"),
         ({"sha256": "b" * 64}, "sha256 must be null in a planned row"),
         ({"status": "soon"}, "status must be one of"),
         ({"method": "dino"}, "method must be one of"),
@@ -78,6 +79,14 @@ def test_own_catalog_by_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ({"architecture": "resnet18"}, "the name must have the form"),
         ({"description": ""}, "description must be a string"),
         ({"licence": 3}, "licence must be a string or null"),
+        ({"status": "released", **_PINS}, "preprocessing must be null in a planned row, and only there"),
+        (_OWN, "preprocessing must be null in a planned row, and only there"),
+        (
+            {"status": "released", **_PINS, "preprocessing": {**_OWN["preprocessing"], "mean": [0.5]}},
+            "one mean and std",
+        ),
+        ({"start": {"source": "x"}}, "start must be null or an object with strings"),
+        ({"start": {"weights": "x", "licence": None}}, "start must be null or an object with strings"),
         ({"counterpart": "resnet50_spd.none"}, "its counterpart 'resnet50_spd.none' is not in the catalog"),
         ({"extra": 1}, "missing or unknown fields: extra"),
     ],
@@ -100,3 +109,32 @@ def test_malformed_file_is_named(tmp_path: Path) -> None:
             load_catalog(_write(tmp_path / "c.json", *rows))
     with pytest.raises(SpdError, match=r"none\.json cannot be read"):
         load_catalog(tmp_path / "none.json")
+
+
+_ENTRY = {"dataset": "d", "protocol": "1cls", "method": "padim", "metric": "image_auroc", "value": 0.5}
+_ENTRY |= {"categories": 2, "seeds": 1, "spread": None}
+
+
+def test_results_lie_beside_their_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPD_WEIGHTS_CATALOG", str(_write(tmp_path / "own.json", _row())))
+    assert load_results() == []
+    table = {"schema": 1, "weights": {"resnet50_spd.simsiam_in1k": [_ENTRY], "another": [_ENTRY]}}
+    (tmp_path / "own_results.json").write_text(json.dumps(table))
+    assert load_results("resnet50_spd") == [{"weights": "resnet50_spd.simsiam_in1k", **_ENTRY}]
+    assert len(load_results()) == 2
+    with pytest.raises(SpdError, match="'resnet9' is not in the catalog"):
+        load_results("resnet9")
+    for broken in ({"value": "0.5"}, {"value": float("nan")}, {"more": 1}):
+        table["weights"] = {"another": [{**_ENTRY, **broken}]}
+        (tmp_path / "own_results.json").write_text(json.dumps(table))
+        with pytest.raises(SpdError, match=r"own_results\.json is not a results file"):
+            load_results()
+
+
+def test_existing_weights_are_listed_first_and_plans_on_request() -> None:
+    existing = list_weights()
+    assert existing
+    assert all(row.status != "planned" for row in existing)
+    assert list_weights(planned=True)[: len(existing)] == existing
+    assert len(list_weights(planned=True)) == len(load_catalog())
+    assert {entry["weights"] for entry in load_results()} <= {row.name for row in existing}

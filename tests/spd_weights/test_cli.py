@@ -3,26 +3,47 @@ from pathlib import Path
 
 import pytest
 
-from spd_weights.catalog import load_catalog
+import spd_weights
+from spd_weights.catalog import list_weights, load_catalog, load_results
 from spd_weights.cli import main
 from tests.conftest import RunPython
 from tests.hub.server import HubServer
 
 
-def test_list_and_info(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_weights_and_with_all_plans(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert listed[0].split("  ")[0] == "NAME"
-    expected = [[row.name, row.status, row.counterpart or "itself"] for row in load_catalog().values()]
-    assert [line.split()[:3] for line in listed[1:] if not line.startswith(" ")] == expected
-    assert all(line.endswith("not measured") for line in listed if " planned " in line)
-    measured = [entry for row in load_catalog().values() for entry in row.results or []]
-    chosen = [entry for entry in measured if entry["metric"] in ("image_auroc", "pixel_aupr")]
+    rows = list_weights()
+    assert [line.split()[:2] for line in listed[1:-1] if not line.startswith(" ")] == [[r.name, r.status] for r in rows]
+    chosen = [entry for entry in load_results() if entry["metric"] in ("image_auroc", "pixel_aupr")]
     assert len([line for line in listed if " ± " in line]) == len([e for e in chosen if e["spread"] is not None]) > 0
+    planned = len(load_catalog()) - len(rows)
+    assert listed[-1] == f"{planned} more are planned: spd-weights list --all"
+    assert main(["list", "--all"]) == 0
+    everything = capsys.readouterr().out
+    assert everything.count(" planned ") == planned
+    assert "more are planned" not in everything
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "wide_resnet50_2_spd.supervised_in1k"]) == 0
     shown, _, train = capsys.readouterr().out.partition("train: ")
     assert json.loads(shown)["counterpart"] == "wide_resnet50_2_spd.supervised_in1k_eta0"
     assert train.startswith("python -m train supervised --model.arch wide_resnet50_2 --spd.weight 0.1")
+    assert main(["info", "mobilenetv2_100_spd"]) == 0
+    text = capsys.readouterr().out
+    for key in ("source", "conversion", "licence", "sha256", "command"):
+        assert f"start {key}: " in text
+    assert "measured: rendered 1cls padim image_auroc 0.858 ± 0.001" in text
+
+
+def test_version_and_both_spellings_of_licence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"spd-weights {spd_weights.__version__}\n"
+    for option in ("--licence", "--license", "--data-licence", "--data-license"):
+        assert main(["publish", "nowhere", "--repo", "a/b", option, "mit"]) == 2
 
 
 def test_publish_pull_verify(
@@ -55,7 +76,10 @@ def test_card_is_rendered_from_its_sources(export: Path, capsys: pytest.CaptureF
     ("arguments", "message"),
     [
         (["info", "resnet9"], "error: 'resnet9' is not in the catalog"),
-        (["pull", "resnet50_spd"], "error: resnet50_spd.simsiam_in1k is planned"),
+        (
+            ["pull", "resnet50_spd"],
+            "error: resnet50_spd.simsiam_in1k is planned: its weights are not released yet. Today, use mobilenet",
+        ),
         (["verify", "nowhere"], "error: 'nowhere' is not in the catalog"),
         (["publish", "nowhere", "--repo", "a/b"], "error: nowhere is not a folder"),
         (["card", "nowhere"], "error: 'nowhere' is not in the catalog"),

@@ -94,7 +94,8 @@ _VALUES = st.none() | st.booleans() | st.integers() | st.floats() | _NAMES | st.
 )
 def test_a_catalog_row_is_sound_or_named(tmp_path: Path, changes: dict[str, Any]) -> None:
     pins = {"repo": "a/b", "revision": "a" * 40, "file": "model.safetensors", "bytes": 1, "sha256": "b" * 64}
-    pins |= {"config_sha256": "c" * 64, "keys_sha256": "d" * 64, "status": "released", "counterpart": None}
+    pins |= {"config_sha256": "c" * 64, "status": "released", "counterpart": None}
+    pins |= {"preprocessing": {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.2] * 3}}
     path = tmp_path / "own.json"
     path.write_text(json.dumps({"schema": 1, "rows": [{**asdict(find("resnet50_spd")), **pins, **changes}]}))
     try:

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import timm
+import torch
 
 import spd_weights
 from spd_weights.catalog import find
 from spd_weights.registry import register
+from spd_weights.release.contents import contents
+from spd_weights.release.contents import row as make_row
 from spd_weights.release.export import export_backbone
 from spd_weights.release.publish import publish
 from tests.conftest import RunPython
@@ -100,7 +103,8 @@ shapes = lambda model: {{key: value.shape for key, value in model.state_dict().i
 for own in known:
     with torch.device("meta"):
         headless = timm.create_model(own)
-        assert headless.pretrained_cfg["architecture"] == own and headless.num_classes == 0
+        cfg = headless.pretrained_cfg
+        assert cfg["architecture"] == own and headless.num_classes == 0 and not cfg.get("url")
         assert shapes(headless) == shapes(timm.create_model(own.removesuffix("_spd"), num_classes=0))
         stages = timm.create_model(own, features_only=True).feature_info.module_name()
         assert stages == timm.create_model(own.removesuffix("_spd"), features_only=True).feature_info.module_name()
@@ -117,13 +121,6 @@ refused(name + "_eta0", "model.safetensors", "expected sha256 {damaged.sha256}, 
 refused("resnet50_spd", "resnet50_spd.simsiam_in1k is planned")
 refused("resnet18_spd.none", "no tag 'none'")
 
-# A file that fits nothing: timm itself would load it without an error because num_classes differs.
-from safetensors.torch import save_file
-prefixed = {str(tmp_path / "prefixed.safetensors")!r}
-save_file({{"backbone." + key: value for key, value in load_file(weights).items()}}, prefixed)
-overlay = {{"file": prefixed}}
-refused("resnet18_spd", "do not fit resnet18_spd: 120 tensors", num_classes=2, pretrained_cfg_overlay=overlay)
-refused("resnet18_spd", "do not fit", features_only=True, num_classes=2, pretrained_cfg_overlay=overlay)
 mine = timm.create_model("resnet18_spd", pretrained=True, num_classes=2, pretrained_cfg_overlay={{"file": weights}})
 assert torch.equal(mine.conv1.weight, load_file(weights)["conv1.weight"])
 """
@@ -161,10 +158,61 @@ def test_unreadable_catalog_does_not_break_the_import(tmp_path: Path, monkeypatc
         register()
 
 
-def test_architecture_without_entrypoint_points_to_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = replace(find("resnet50_spd"), name="test_vit_spd.x", architecture="test_vit", counterpart=None)
+def test_architecture_that_this_timm_lacks_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(find("resnet50_spd"), name="resnet9000_spd.x", architecture="resnet9000", counterpart=None)
     (tmp_path / "own.json").write_text(json.dumps({"schema": 1, "rows": [asdict(row)]}))
     monkeypatch.setenv("SPD_WEIGHTS_CATALOG", str(tmp_path / "own.json"))
-    with pytest.warns(UserWarning, match="test_vit_spd has no timm entrypoint .* hf-hub:"):
+    with pytest.warns(UserWarning, match="resnet9000_spd is not registered: this timm lacks resnet9000"):
         register()
-    assert not timm.is_model("test_vit_spd")
+    assert not timm.is_model("resnet9000_spd")
+
+
+# One per family, small, and a vision transformer trained at another size than its stock weights.
+_FAMILIES = {
+    "test_resnet": 64, "mobilenetv2_035": 64, "mobilenetv3_small_050": 64, "efficientnet_lite0": 64,
+    "test_convnext": 64, "test_vit": 96,
+}  # fmt: skip
+
+
+def test_any_architecture_can_be_a_row(training: dict[str, Any], tmp_path: Path, run_python: RunPython) -> None:
+    rows = []
+    for architecture, size in _FAMILIES.items():
+        options = {"img_size": size} if timm.get_pretrained_cfg(architecture).fixed_input_size else {}
+        torch.manual_seed(1)
+        backbone = timm.create_model(architecture, num_classes=0, **options)
+        facts = {**training, "architecture": architecture, "image_size": size, "licence": "mit"}
+        export = export_backbone(backbone, tmp_path / architecture, facts)
+        name = f"{architecture}_spd.simsiam_caltech101"
+        row = make_row(contents(export), name, status="bundled", file=f"{architecture}/model.safetensors")
+        rows.append(asdict(row))
+    (tmp_path / "own.json").write_text(json.dumps({"schema": 1, "rows": rows}))
+    code = f"""
+import socket
+def refuse(*_, **__): raise AssertionError("network")
+socket.socket.connect = socket.getaddrinfo = refuse
+import timm, torch, spd_weights
+from spd_weights.hub import pull
+for architecture, size in {_FAMILIES!r}.items():
+    name, picture = architecture + "_spd", torch.rand(1, 3, size, size)
+    model, plain = (timm.create_model(each, pretrained=True).eval() for each in (
+        name, f"local-dir:{tmp_path}/" + architecture))
+    with torch.no_grad():
+        assert torch.equal(model(picture), plain(picture)), name
+        assert model.num_classes == 0
+    untrained = timm.create_model(name)
+    for data in (timm.data.resolve_model_data_config(each) for each in (model, untrained, plain)):
+        assert (data["input_size"], tuple(data["mean"]), data["crop_pct"]) == ((3, size, size), (0.4, 0.5, 0.6), 1.0)
+    for key in ("tag", "input_size", "license", "num_classes", "first_conv", "classifier", "fixed_input_size"):
+        assert untrained.pretrained_cfg[key] == model.pretrained_cfg[key], (name, key)
+    assert model.pretrained_cfg["tag"] == "simsiam_caltech101" and not model.pretrained_cfg.get("url")
+    assert timm.create_model(name, pretrained=True, num_classes=5)(picture).shape == (1, 5)
+    assert timm.create_model(name, pretrained=True, in_chans=1)(picture[:, :1]).shape == model(picture).shape
+    stages = timm.create_model(name, pretrained=True, features_only=True).eval()
+    with torch.no_grad():
+        maps, expected = stages(picture), plain.forward_intermediates(
+            picture, indices=list(stages.feature_info.out_indices), intermediates_only=True)
+    assert len(maps) > 1 and all(torch.equal(a, b) for a, b in zip(maps, expected)), name
+    assert pull(name).is_dir()
+"""
+    done = run_python("-W", "ignore", "-c", code, SPD_WEIGHTS_CATALOG=str(tmp_path / "own.json"))
+    assert done.returncode == 0, done.stderr
