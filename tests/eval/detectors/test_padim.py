@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.covariance import LedoitWolf
 
 from eval.detectors import gaussians
 from eval.detectors.maps import anomaly_maps
 from eval.detectors.padim import Padim
+from tests.eval.detectors.reference import smoothed
 
 SIDE = 32
 
@@ -52,11 +51,6 @@ def reference(train, test, channels, kind="full"):
     return distances
 
 
-def smoothed(distances, side=SIDE):
-    grown = [Image.fromarray(d.astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR) for d in distances]
-    return np.stack([gaussian_filter(np.asarray(d, np.float64), 4) for d in grown])
-
-
 def fitted(train, batch, dims, seed=0, covariance="full"):
     padim = Padim(SIDE, seed, dims, covariance)
     for start in range(0, len(train[0]), batch):
@@ -70,7 +64,7 @@ def test_equals_numpy_and_scipy(images, batch):
     rng = np.random.default_rng(1)
     train, test = features(rng, images), features(rng, 3)
     scores, maps = fitted(train, batch, dims=30)(test)
-    expected = smoothed(reference(train, test, np.arange(30)))
+    expected = smoothed(reference(train, test, np.arange(30)), SIDE)
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
     np.testing.assert_allclose(scores.numpy(), expected.max(axis=(1, 2)), rtol=1e-4)
 
@@ -80,7 +74,7 @@ def test_equals_numpy_and_scipy(images, batch):
 def test_other_covariances_equal_scikit_learn(covariance, images, batch):
     rng = np.random.default_rng(8)
     train, test = features(rng, images, scale=2, offset=5), features(rng, 2, scale=2, offset=5)
-    expected = smoothed(reference(train, test, np.arange(30), covariance))
+    expected = smoothed(reference(train, test, np.arange(30), covariance), SIDE)
     _, maps = fitted(train, batch, dims=30, covariance=covariance)(test)
     np.testing.assert_allclose(maps.numpy(), expected, rtol=1e-4)
 
@@ -90,7 +84,7 @@ def test_drawn_channels_equal_the_reference_on_those_channels():
     train, test = features(rng, 25), features(rng, 2)
     channels = torch.randperm(30, generator=torch.Generator().manual_seed(5))[:11].sort().values.numpy()
     _, maps = fitted(train, 8, dims=11, seed=5)(test)
-    np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, channels)), rtol=1e-4)
+    np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, channels), SIDE), rtol=1e-4)
 
 
 @pytest.mark.parametrize("covariance", ["full", "ledoit-wolf", "diagonal"])
@@ -102,14 +96,14 @@ def test_any_grids_and_any_draw(sides, channels, covariance):
     _, maps = fitted(train, 8, dims=channels, covariance=covariance)(test)
     assert channels == 30 or set(kept) <= set(range(6, 16)), "of the middle layer alone"
     expected = reference(train, test, kept, covariance)
-    np.testing.assert_allclose(maps.numpy(), smoothed(expected), rtol=1e-4)
+    np.testing.assert_allclose(maps.numpy(), smoothed(expected, SIDE), rtol=1e-4)
 
 
 def test_large_offset_and_scale_stay_exact():
     rng = np.random.default_rng(3)
     train, test = features(rng, 60, scale=10, offset=300), features(rng, 2, scale=10, offset=300)
     _, maps = fitted(train, 9, dims=30)(test)
-    np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, np.arange(30))), rtol=1e-3)
+    np.testing.assert_allclose(maps.numpy(), smoothed(reference(train, test, np.arange(30)), SIDE), rtol=1e-3)
 
 
 def test_one_training_image_works():

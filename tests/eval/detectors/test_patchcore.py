@@ -5,12 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
 
 from eval.detectors.coreset import greedy_coreset
-from eval.detectors.maps import anomaly_maps
-from eval.detectors.patchcore import NEIGHBOURS, PROJECTION, Patchcore, Patches
+from eval.detectors.patchcore import NEIGHBOURS, PROJECTION, Patchcore
+from eval.detectors.patches import Patches
+from tests.eval.detectors.reference import smoothed
 
 SIDE = 32
 
@@ -102,16 +103,7 @@ def test_equals_numpy(reweighted):
             near = np.argsort(cdist(bank[[nearest]], bank)[0])[:NEIGHBOURS]
             expected *= 1 - np.exp(grid[worst]) / np.exp(distances[worst, near]).sum()
         assert score.item() == pytest.approx(expected, rel=1e-4)
-        smooth = anomaly_maps(torch.from_numpy(grid.reshape(1, 8, 8).astype(np.float32)), SIDE)[0]
-        np.testing.assert_allclose(found, smooth, rtol=1e-4)
-
-
-def test_map_is_smoothed_as_padims():
-    rng = np.random.default_rng(2)
-    _, maps = fitted(features(rng, 4))(features(rng, 1))
-    blurred_again = gaussian_filter(maps[0].numpy(), 4)
-    assert maps[0].std() > 0
-    assert blurred_again.std() < maps[0].std()
+        np.testing.assert_allclose(found, smoothed(grid.reshape(1, 8, 8), SIDE)[0], rtol=1e-4)
 
 
 def test_seed_draws_the_coreset_and_seeds_share_the_patches():

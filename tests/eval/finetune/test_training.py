@@ -76,3 +76,35 @@ def test_image_and_mask_are_mirrored_together_and_every_image_seen_equally_often
 def test_length_counts_epochs_or_steps():
     assert Training(epochs=10, min_steps=200, batch_size=8).steps(660) == 825
     assert Training(epochs=10, min_steps=200, batch_size=8).steps(10) == 200
+
+
+class TwoWeights(Network):
+    """A pre-trained and a new number, whose gradient is always one: AdamW moves each by its learning rate per step."""
+
+    def __init__(self):
+        body = torch.nn.Linear(1, 1)
+        body.weight.data.zero_()
+        body.bias.data.zero_()
+        head = torch.nn.Linear(1, 1, bias=False)
+        head.weight.data.zero_()
+        super().__init__(torch.nn.Sequential(body, head), [head], (0.0,) * 3, (1.0,) * 3)
+        self.moves = []
+
+    def forward(self, images):
+        self.moves.append((self.body[0].bias.item(), self.body[1].weight.item()))
+        return self.body[0].bias + self.body[1].weight.flatten() + 0 * self.body[0].weight.flatten()
+
+    def loss(self, logits, truth):
+        return logits.sum()
+
+
+def test_learning_rate_warms_up_then_falls_as_a_cosine_and_is_ten_times_higher_for_new_layers():
+    network, images, steps = TwoWeights(), np.zeros((4, 3, 2, 2), np.uint8), 40
+    training = Training(epochs=1, min_steps=steps, batch_size=4, lr=1e-4)
+    finetune(network, images, np.zeros(4, bool), training, np.random.default_rng(0), lambda done, of: None)
+    network(None)
+    rates = -np.diff(network.moves, axis=0)
+    expected = [min(1, (t + 1) / 4) * (1 + np.cos(np.pi * t / steps)) / 2 for t in range(steps)]
+    np.testing.assert_allclose(rates[:, 0], np.multiply(expected, 1e-4), rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(rates[:, 1], np.multiply(expected, 1e-3), rtol=1e-3, atol=1e-8)
+    assert rates[-1, 0] < 1e-6 < rates[4, 0]
