@@ -4,6 +4,7 @@
 # make docs         the documentation, into site/; warnings are errors
 # make rehearsal    train, evaluate, card, publish, pull, verify: the whole chain at its smallest
 # make test-slow    the tests that take minutes
+# make oldest       the tests with the oldest versions that pyproject.toml allows, in .venv-oldest
 # make test-kill    kills training runs hundreds of times
 #
 # PIP_ARGS is passed to pip. On a Linux machine without a GPU this saves gigabytes:
@@ -17,7 +18,7 @@ PRETRAIN ?=
 VISA     ?=
 BIN      := $(VENV)/bin
 
-.PHONY: quickstart rehearsal test test-slow test-kill lint docs clean
+.PHONY: quickstart rehearsal test test-slow oldest test-kill lint docs clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --out "$(OUT)" $(if $(PRETRAIN),--pretrain "$(PRETRAIN)") $(if $(VISA),--visa "$(VISA)")
@@ -33,6 +34,13 @@ test-slow: $(VENV)/.installed-dev
 
 test-kill: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m kill -s
+
+oldest:
+	$(MAKE) VENV=.venv-oldest .venv-oldest/bin/python
+	.venv-oldest/bin/python -m pip install --quiet 'uv>=0.7'
+	.venv-oldest/bin/python -m uv pip install --quiet --python .venv-oldest/bin/python \
+		--resolution lowest-direct $(PIP_ARGS) -e '.[dev]'
+	.venv-oldest/bin/python -m pytest -m "not slow and not gpu and not kill"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -64,4 +72,4 @@ $(VENV)/.installed-docs: $(BIN)/python pyproject.toml
 	touch $@
 
 clean:
-	rm -rf "$(VENV)" "$(VENV).bootstrap" site build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf "$(VENV)" "$(VENV).bootstrap" .venv-oldest site build dist .mypy_cache .pytest_cache .ruff_cache
