@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spd_weights.errors import run_command
+from spd_weights.errors import program, run_command
 
 from .data.download import ARCHIVES, URL_VARIABLE, download
 from .inspection.commands import fit_command, predict_command
@@ -97,7 +97,7 @@ def evaluate_command(argv: list[str]) -> None:
 def report_command(argv: list[str]) -> None:
     """Render the tables and the report again."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval report", description="Render the tables and report.html again from results.json."
+        prog=program("eval report"), description="Render the tables and report.html again from results.json."
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")
     _render(parser.parse_args(argv).folder)
@@ -106,7 +106,7 @@ def report_command(argv: list[str]) -> None:
 def compare_command(argv: list[str]) -> None:
     """Compare all weights with one of them."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval compare",
+        prog=program("eval compare"),
         description="Differences between all weights and one of them, paired over categories and seeds, each with a "
         "95 % interval over categories (from 6 categories) and the verdict better, worse or undecided. Prints them, "
         "writes compare.json, and adds them to report.html.",
@@ -127,7 +127,7 @@ def compare_command(argv: list[str]) -> None:
 def download_command(argv: list[str]) -> None:
     """Fetch a public data set."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval download",
+        prog=program("eval download"),
         description="Fetch a public data set: VisA, 1.93 GB, CC BY 4.0. Resumes an interrupted download, checks size "
         "and sha256, and unpacks. Needs twice the archive's size on disk while it works.",
     )
@@ -148,10 +148,10 @@ def _render(folder: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m eval",
+        prog=program("eval"),
         description="Measure how well backbones find defects, with standard detectors on their features or "
         "fine-tuned on defects, by exact metrics.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.replace("python -m eval", program("eval")).replace("-m eval", f"-m {__package__}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -1,6 +1,7 @@
 """The command `spd-weights`: list, fetch, verify and publish weights."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import spd_weights
 from spd_weights import hub
 from spd_weights.catalog import find, list_weights, load_catalog, load_results
 from spd_weights.environment import examine
-from spd_weights.errors import SpdError, run_command
+from spd_weights.errors import SpdError, in_clone, program, run_command
 
 _EXAMPLES = """\
 examples:
@@ -24,11 +25,19 @@ examples:
   spd-weights publish runs/mine/export --repo owner/name --dry-run
   spd-weights pull --all --to mirror
   spd-weights convert moco_v2_800ep_pretrain.pth.tar --arch resnet50 --to weights/moco
+  spd-weights train adapt --data.train photos/ --model.arch resnet18 --model.init timm --out runs/mine
+  spd-weights eval fit --weights runs/mine --data parts/ --category screw --save screw.safetensors
   spd-weights doctor
 
 Endpoint, cache, token and offline mode are huggingface_hub's own: HF_ENDPOINT, HF_HOME, HF_TOKEN (or hf auth login),
 HF_HUB_OFFLINE. SPD_WEIGHTS_CATALOG names a catalog of your own.
 """
+
+
+_PARTS = {
+    "train": "pre-train or adapt a backbone (python -m train in a clone)",
+    "eval": "evaluate weights; fit and use detectors (python -m eval in a clone)",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,10 +49,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 if doctor finds a problem, 2 after an error the user can fix, or 130 after Ctrl-C.
     """
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in _PARTS:
+        return run_command(lambda: _run_part(argv[0], list(argv[1:])))
     arguments = _parser().parse_args(argv)
     if not sys.stderr.isatty():
         disable_progress_bars()
     return run_command(lambda: arguments.run(arguments))
+
+
+def _run_part(name: str, arguments: list[str]) -> int:
+    """Run `train` or `eval`, which a wheel carries as spd_train and spd_eval."""
+    part = name if in_clone() else f"spd_{name}"
+    try:
+        module = importlib.import_module(f"{part}.__main__")
+    except ModuleNotFoundError as error:
+        missing = str(error.name).partition(".")[0]
+        raise SpdError(
+            f"{name} needs {missing}, which is not installed; run pip install 'spd-weights[{name}]'"
+        ) from error
+    sys.argv = [f"{sys.argv[0]} {name}", *arguments]  # what the record of a run shows as its command
+    code: int = module.main(arguments)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_loading(commands)
     _add_release(commands)
+    for name, text in _PARTS.items():
+        commands.add_parser(name, help=text, add_help=False)  # listed here, run by _run_part
     command = commands.add_parser("doctor", help="check this installation; exit code 1 if something is wrong")
     command.set_defaults(run=_doctor)
     return parser
@@ -99,7 +128,7 @@ def _add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("directory", type=Path, metavar="DIR", help="an export; of a pair, bundle _eta0 first")
     command.add_argument("--name", help="for example mobilenetv2_100_spd.adapt_steel (default: from training.json)")
     command.add_argument(
-        "--results", type=Path, metavar="FILE", help="results.json of python -m eval --weights NAME, once bundled"
+        "--results", type=Path, metavar="FILE", help=f"results.json of {program('eval')} --weights NAME, once bundled"
     )
     _add_licences(command)
     command.set_defaults(run=_release("bundle_command"))

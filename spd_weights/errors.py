@@ -41,13 +41,17 @@ def run_command(command: Callable[[], int | None], interrupted: str = "interrupt
 
 
 def program(command: str) -> str:
-    """The way to start a part of this project here: `python -m train` in a clone, `spd-weights train` from a wheel.
+    """How to start a command here: `python -m train …` in a clone, `spd-weights train …` from a wheel.
 
     Args:
-        command: "train" or "eval".
+        command: "train" or "eval", with any further words.
     """
-    in_clone = (Path(__file__).parents[1] / command / "__main__.py").is_file()
-    return f"python -m {command}" if in_clone else f"spd-weights {command}"
+    return f"python -m {command}" if in_clone() else f"spd-weights {command}"
+
+
+def in_clone() -> bool:
+    """Say whether this package lies in a clone, beside train/ and eval/; a wheel has spd_train and spd_eval."""
+    return (Path(__file__).parents[1] / "train" / "recipes.py").is_file()
 
 
 def shown(name: object) -> str:

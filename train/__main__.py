@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tyro
 
-from spd_weights.errors import SpdError, run_command
+from spd_weights.errors import SpdError, program, run_command
 from spd_weights.files import read_json
 
 from .config import Config
@@ -69,10 +69,9 @@ def _parse(arguments: Sequence[str]) -> Config:
             start = from_json(read_json(Path(path)))
         except SpdError as error:
             raise SpdError(f"--config {path}: {error}") from None
-        return tyro.cli(type(start), default=start, prog=f"python -m train --config {path}", args=changes)
-    return tyro.extras.subcommand_cli_from_dict(
-        RECIPES, prog="python -m train", description=_DESCRIPTION, args=arguments
-    )
+        return tyro.cli(type(start), default=start, prog=program(f"train --config {path}"), args=changes)
+    description = _DESCRIPTION.replace("python -m train", program("train")).replace("-m train", f"-m {__package__}")
+    return tyro.extras.subcommand_cli_from_dict(RECIPES, prog=program("train"), description=description, args=arguments)
 
 
 def _pretrain(config: Config) -> int:

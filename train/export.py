@@ -8,6 +8,7 @@ from typing import Any
 
 from spd_weights.checks import TRAINING
 from spd_weights.environment import environment
+from spd_weights.errors import program
 from spd_weights.files import read_json
 from spd_weights.release.export import export_backbone
 
@@ -89,7 +90,7 @@ def finished_export(config: Config) -> Path | None:
 
 def public_command() -> str:
     """The command line, with paths on this machine reduced to names."""
-    return "python -m train " + shlex.join(_public(argument) for argument in sys.argv[1:])
+    return f"{program('train')} " + shlex.join(_public(argument) for argument in sys.argv[1:])
 
 
 def _public(argument: str) -> str:

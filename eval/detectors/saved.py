@@ -10,7 +10,7 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, program
 
 from ..backbone.features import Extractor
 from .base import Detector
@@ -79,7 +79,7 @@ def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Ext
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
-        raise SpdError(f"{path}: no such file; python -m eval fit writes detectors")
+        raise SpdError(f"{path}: no such file; {program('eval fit')} writes detectors")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -89,7 +89,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise SpdError(f"{path}: damaged, or not a detector ({error}); fit it again") from None
     schema = about.get("schema")
     if schema is None or (about.get("method") not in DETECTORS and schema == SCHEMA):
-        raise SpdError(f"{path}: a safetensors file, but not a detector; python -m eval fit writes detectors")
+        raise SpdError(f"{path}: a safetensors file, but not a detector; {program('eval fit')} writes detectors")
     if schema != SCHEMA:
         raise SpdError(f"{path}: a detector in format {schema}, this version reads format {SCHEMA}; fit it again")
     known = asdict(Settings())

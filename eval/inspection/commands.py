@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, program
 
 from ..detectors.methods import DETECTORS
 from ..options import add_settings, rate, settings_of
@@ -18,7 +18,7 @@ from .predict import predict
 def fit_command(argv: list[str]) -> None:
     """Fit a detector and print a summary."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval fit",
+        prog=program("eval fit"),
         description="Fit a detector on a category's normal training images and save it as one safetensors file.",
     )
     parser.add_argument("--weights", required=True, metavar="W", help="the backbone, named as for an evaluation")
@@ -51,8 +51,9 @@ def fit_command(argv: list[str]) -> None:
 def predict_command(argv: list[str]) -> None:
     """Score photographs, and print scores, latency and memory."""
     parser = argparse.ArgumentParser(
-        prog="python -m eval predict",
-        description="Score photographs with a detector saved by `python -m eval fit`; write scores.json and heat maps.",
+        prog=program("eval predict"),
+        description=f"Score photographs with a detector saved by `{program('eval fit')}`; write scores.json and heat "
+        "maps.",
     )
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="the safetensors file")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")

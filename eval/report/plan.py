@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from spd_weights.errors import program
+
 from ..metrics.compare import paired_differences
 from ..metrics.means import Cells, Unit, distinct, group_rows, spread_over_seeds, unit_of
 from ..metrics.metrics import TITLES, in_table_order
@@ -29,7 +31,7 @@ def plan_command(argv: list[str]) -> None:
         SpdError: The folder holds no results, or no such weights.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m eval plan",
+        prog=program("eval plan"),
         description="How many categories and seeds detect a difference between two weights with 80 % probability at "
         "95 % confidence. The noise is estimated from the results in DIR, over all its data sets.",
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, program
 
 from ..metrics.compare import interval, paired_differences
 from ..metrics.means import Unit, mean_over_units, spread_over_seeds, unit_means, unit_of
@@ -42,7 +42,7 @@ def summary_command(argv: list[str]) -> None:
         SpdError: As `summary`, or the folder holds no results.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m eval summary",
+        prog=program("eval summary"),
         description="Print the means of an evaluation, and the differences to the first weight, as a Markdown table.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation")

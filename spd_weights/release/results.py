@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 from huggingface_hub.utils._fixes import yaml_dump
 
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, program
 from spd_weights.files import read_json
 
 _KEYS = ("dataset", "protocol", "method", "metric")
@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
     config = content.get("config") or {}
     sound = isinstance(rows, list) and all(isinstance(row, Mapping) and set(row) >= set(_ROW) for row in rows)
     if not sound or not isinstance(config, Mapping):
-        raise SpdError(f"{path} is not a results.json of python -m eval: each row needs {', '.join(_ROW)}")
+        raise SpdError(f"{path} is not a results.json of {program('eval')}: each row needs {', '.join(_ROW)}")
     config = dict(config)
     if "data" in config:
         config["data"] = PurePath(str(config["data"])).name

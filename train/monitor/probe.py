@@ -50,7 +50,7 @@ class Probe:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(lambda: _measure(tyro.cli(Probe, prog="python -m train.monitor.probe", args=arguments)))
+    return run_command(lambda: _measure(tyro.cli(Probe, prog=f"python -m {__package__}.probe", args=arguments)))
 
 
 def _measure(given: Probe) -> None:
