@@ -49,7 +49,7 @@ def main() -> int:
                     run("train", method, "--data.train", args.train, "--model.arch", args.arch,
                         "--data.image-size", args.image_size, "--optim.batch-size", "64", "--optim.epochs", args.epochs,
                         "--precision", "bf16", "--seed", str(seed), "--spd.weight", eta, "--log-every", "13",
-                        "--on-collapse", "continue", *METHODS[method],
+                        *METHODS[method],
                         "--out", str(args.out / f"{method}{suffix}_seed{seed}"))  # fmt: skip
         runs = sorted(str(export.parent) for export in args.out.glob("*_seed*/export"))
         run("eval", "--weights", *runs, "--data", args.data, "--out", str(args.out / "eval"),

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Pre-train on plain machines, no scheduler. On each of them, from the clone's root:
+# Pre-train on machines without a scheduler. On each of them, from the clone's root:
 #   NODE=0 examples/launch/hosts.sh     on the first
 #   NODE=1 examples/launch/hosts.sh     on the second, …
-# Edit the lines marked ←. A machine that is lost ends the job on all; each starts again by itself.
+# Edit the lines marked ←. If a machine is lost, the job ends on all of them, and each starts again.
 
 set -uo pipefail
 source .venv/bin/activate             # ←
 NODES=2                               # ← machines
-GPUS=8                                # ← in each
+GPUS=8                                # ← per machine
 FIRST=192.168.0.1                     # ← address of the first machine
-TRIES=20                              # starts in all; torchrun turns every failure into exit code 1
+TRIES=20                              # number of starts; torchrun turns every failure into exit code 1
 
-RUN=(simsiam                          # ← the run; the folder has to lie where every machine sees it
+RUN=(simsiam                          # ← the run; its folder must be shared by all machines
     --data.train /data/imagenet/train --data.workers 8
-    --optim.batch-size 1024 --precision bf16 --checkpoint.every 500
+    --optim.batch-size 512 --precision bf16 --checkpoint.every 500
     --out runs/simsiam_in1k)
 
 export OMP_NUM_THREADS=1
