@@ -23,8 +23,8 @@ class DataConfig:
     """A folder of images (searched recursively), a folder of parquet files or webdataset tars, or
     hf:owner/dataset[:config], whose parquet files are read from the Hub in ranges, without a local copy."""
     val: str | None = None
-    """Labelled images to measure on every --probe.every epochs: top-1 and top-5 accuracy for supervised, nearest-
-    neighbour accuracy for methods without labels."""
+    """Labelled images to measure on every --probe.every epochs: top-1 and top-5 accuracy for supervised and linear,
+    nearest-neighbour accuracy for methods without labels."""
     image_size: int = 224
     """Side of the square crops, in pixels."""
     workers: int = field(default_factory=lambda: min(8, max(1, len(os.sched_getaffinity(0)) - 1)))
@@ -175,6 +175,13 @@ class ProbeConfig:
 
     every: int = 1
     """Epochs between measurements; there is always one after the last step."""
+    knn_bank: str | None = None
+    """Labelled images among which the nearest neighbours of --data.val are found, usually the training images. By
+    default, each validation image is compared with the others. All features of the bank are kept in memory."""
+    knn_neighbours: int = 20
+    """Number of nearest neighbours that vote (20 and 200 are usual)."""
+    knn_temperature: float = 0.07
+    """A neighbour of cosine similarity s votes with weight exp(s / temperature)."""
     anomaly: Path | None = None
     """A small data set in MVTec AD's layout in which to find anomalies, roughly as PaDiM does. Logs image AUROC and
     pixel AP."""
@@ -196,8 +203,13 @@ class Config:
     seed: int = 0
     """Determines the initial weights, the order of the data and every augmentation."""
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision of the forward and backward passes. On CPUs with avx512_bf16 or amx, bf16 helps too: a quarter
+    """Mixed precision of the forward and backward passes. On a GPU, no means TF32 for convolutions and float32 for
+    matrix products, whose results the contrastive losses compare; bf16 is faster.
+    On CPUs with avx512_bf16 or amx, bf16 helps too: a quarter
     to two fifths less time for a ResNet-18, nothing for a MobileNetV2."""
+    cudnn_benchmark: bool = False
+    """Let cuDNN time its convolution algorithms and use the fastest. The choice may differ between launches, so a
+    resumed run is then equal up to rounding instead of bit-identical."""
     compile: bool = False
     """Compile the model with torch.compile: a slow first step, faster ones later. A ResNet-18 on a CPU gained
     nothing."""
@@ -235,6 +247,7 @@ class Config:
             ("--checkpoint.every", self.checkpoint.every or 1, 1),
             ("--checkpoint.milestone-epochs", self.checkpoint.milestone_epochs or 1, 1),
             ("--probe.every", self.probe.every, 1),
+            ("--probe.knn-neighbours", self.probe.knn_neighbours, 1),
             ("--timeout-minutes", self.timeout_minutes, 0.01),
             ("--spd.weight", self.spd.weight, 0),
         ):

@@ -19,7 +19,7 @@ from .run import Run
 from .run_folder import is_same_run, settings_of
 
 _FINAL = ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "effective_rank", "images_per_second")
-_PATHS = (("data", "train"), ("data", "val"), ("model", "init"), ("probe", "anomaly"))
+_PATHS = (("data", "train"), ("data", "val"), ("model", "init"), ("probe", "anomaly"), ("probe", "knn_bank"))
 
 
 def export_run(run: Run) -> Path:

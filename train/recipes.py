@@ -112,6 +112,25 @@ class Supervised(Config):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Linear(Supervised):
+    """Linear evaluation: train a classifier on the frozen features of --model.init, and measure it on --data.val.
+    Defaults: MoCo's main_lincls.py, 100 epochs, batch 256, learning rate 30, divided by 10 at epochs 60 and 80.
+    SimSiam used lars, cosine, 90 epochs, batch 4096 and learning rate 0.1 instead."""
+
+    model: ModelConfig = ModelConfig(init="timm", sync_batch_norm=False)
+    optim: OptimConfig = OptimConfig(
+        epochs=100, batch_size=256, lr=30.0, schedule="step", milestones=(60, 80), weight_decay=0.0
+    )
+    spd: SpdConfig = SpdConfig(weight=0.0)
+
+    def __post_init__(self) -> None:
+        """Refuse SPD, which would have nothing to train."""
+        super().__post_init__()
+        if self.spd.weight:
+            raise SpdError("--spd.weight: the recipe linear trains no backbone, so it must be 0")
+
+
 IN_PLACE: dict[str, Any] = {
     "weak_crop_area": (1.0, 1.0),
     "weak_crop_aspect": (1.0, 1.0),
@@ -155,6 +174,7 @@ RECIPES: dict[str, type[Config]] = {
     "simclr": SimCLR,
     "supervised": Supervised,
     "adapt": Adapt,
+    "linear": Linear,
 }
 
 

@@ -16,6 +16,7 @@ RESUMABLE_CHANGES = {
     "out",
     "resume",
     "compile",
+    "cudnn_benchmark",
     "log_every",
     "max_hours",
     "timeout_minutes",

@@ -37,7 +37,8 @@ def begin(config: Config) -> Run:
         SpdError: the data, the weights, the batch size or the run's folder cannot be used.
     """
     accelerator = _make_accelerator(config)
-    images = open_run_images(config, accelerator, "train", labelled=isinstance(config, Supervised))
+    labelled = isinstance(config, Supervised)
+    images = open_shared(config.data.train, labelled, "train", layout_file(config, "train"), accelerator.device)
     classes = len(images.features["label"].names) if "label" in images.features else 0
     schedule = make_schedule(
         images,
@@ -55,7 +56,9 @@ def begin(config: Config) -> Run:
     )
     check_batch_norm(method, schedule.share // config.optim.accumulate)
     on_gpu = accelerator.device.type == "cuda"
-    if not on_gpu:
+    if on_gpu:
+        configure_gpu(config)
+    else:
         keep_freed_memory()
     if config.model.sync_batch_norm and on_gpu and accelerator.num_processes > 1:
         method = synchronise_batch_norm(method)
@@ -63,7 +66,6 @@ def begin(config: Config) -> Run:
 
     if accelerator.is_main_process:
         prepare_folder(config)
-        labelled = isinstance(config, Supervised)
         keep_layout(images, config.data.train, labelled, "train", layout_file(config, "train"))
     accelerator.wait_for_everyone()
     _start_tracker(config, accelerator)
@@ -87,10 +89,13 @@ def synchronise_batch_norm(method: nn.Module) -> nn.Module:
 
 
 def _make_accelerator(config: Config) -> Accelerator:
-    # Every process updates its buffers (queue, batch statistics) identically, so DDP need not broadcast them.
+    # DDP need not broadcast buffers: MoCo's queue changes identically everywhere, and batch statistics are saved and
+    # exported from the first process only.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     # The replacement option does not exist before torch 2.13.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise SpdError("--precision fp16 needs a GPU: use bf16 or no")
     # Collectives time out later than the heartbeat, which can say which process was lost.
     timeout = InitProcessGroupKwargs(timeout=timedelta(minutes=2 * config.timeout_minutes))
     return Accelerator(mixed_precision=config.precision, kwargs_handlers=[ddp, timeout], **_tracker_options(config))
@@ -134,14 +139,17 @@ def _resume(
     return saved.step, saved.progress
 
 
-def open_run_images(config: Config, accelerator: Accelerator, split: str, labelled: bool) -> Table:
-    """Open `--data.train` or `--data.val`. Only the first process lists it, and only once per run.
+def configure_gpu(config: Config) -> None:
+    """Set the precision and the choice of algorithms of this process's GPU work.
 
-    Raises:
-        SpdError: as `open_images`, on every process.
+    Convolutions use TF32: they take most of the time, and their 10-bit mantissa does not change what is learned.
+    Matrix products stay in float32, because contrastive losses compare their results. cuDNN's algorithms are
+    deterministic, so that a resumed run is bit-identical.
     """
-    source, kept = getattr(config.data, split), layout_file(config, split)
-    return open_shared(source, labelled, split, kept, accelerator.device)
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.deterministic = not config.cudnn_benchmark
+    torch.backends.cudnn.benchmark = config.cudnn_benchmark
 
 
 def keep_freed_memory() -> None:

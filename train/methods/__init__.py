@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from spd_weights.errors import SpdError
 
 from ..config import Config, SpdConfig
-from ..recipes import Adapt, MoCo, SimCLR, SimSiam, Supervised
+from ..recipes import Adapt, Linear, MoCo, SimCLR, SimSiam, Supervised
 from .adapt import AdaptMethod
+from .linear import LinearMethod
 from .moco import MoCoMethod
 from .simclr import SimCLRMethod
 from .simsiam import SimSiamMethod
@@ -37,6 +38,8 @@ def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Mo
         return MoCoMethod(backbone, features, config.moco, spd, config.optim.batch_size)
     if isinstance(config, SimCLR):
         return SimCLRMethod(backbone, features, config.simclr, spd)
+    if isinstance(config, Linear):
+        return LinearMethod(backbone, features, classes)
     assert isinstance(config, Supervised)
     return SupervisedMethod(backbone, features, classes, spd)
 

@@ -1,6 +1,7 @@
 """Measurements during training: accuracy on `--data.val`, and the anomaly probe."""
 
 import itertools
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,40 +11,54 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from spd_weights.errors import SpdError
 from spd_weights.images import normalized
 
+from ..config import Config
 from ..data.decode import Box, decode
-from ..data.sources import Table
+from ..data.sources import Table, open_shared
 from ..recipes import Supervised
 from ..run import Run
-from ..setup import open_run_images
+from ..run_folder import layout_file
 from .anomaly_probe import list_categories, probe_anomalies
 from .knn import knn_top1
 from .log import StepLog
 
 
-def open_validation(run: Run) -> Table | None:
-    """Open `--data.val`, if given, and check that what was asked for can be measured.
+class Validation(NamedTuple):
+    """What is measured on."""
+
+    images: Table | None
+    """`--data.val`, labelled."""
+    bank: Table | None
+    """`--probe.knn-bank`, labelled."""
+
+
+def open_validation(run: Run) -> Validation:
+    """Open what --data.val and --probe name, and check that it can be measured.
 
     Raises:
-        SpdError: `--data.val` or `--probe.anomaly` cannot be used, or a classifier's validation classes differ
-            from its training classes.
+        SpdError: a data set cannot be used, or the classes of two of them differ.
     """
-    config, training = run.config, run.images
+    config = run.config
     if config.probe.anomaly is not None:
         list_categories(config.probe.anomaly)
         if not hasattr(run.method.backbone, "forward_intermediates"):
             raise SpdError(f"--probe.anomaly: timm gives no intermediate feature maps of {config.model.arch}")
     if config.data.val is None:
-        return None
-    table = open_run_images(config, run.accelerator, "val", labelled=True)
-    if not isinstance(config, Supervised):
-        return table
-    ours, theirs = training.features["label"].names, table.features["label"].names
+        return Validation(None, None)
+    device = run.accelerator.device
+    images, bank = open_shared(config.data.val, True, "val", layout_file(config, "val"), device), None
+    if isinstance(config, Supervised):
+        _refuse_other_classes(config, images, "--data.train", run.images)
+    elif config.probe.knn_bank:
+        bank = open_shared(config.probe.knn_bank, True, "train", layout_file(config, "knn_bank"), device)
+        _refuse_other_classes(config, images, "--probe.knn-bank", bank)
+    return Validation(images, bank)
+
+
+def _refuse_other_classes(config: Config, images: Table, option: str, others: Table) -> None:
+    ours, theirs = (table.features["label"].names for table in (images, others))
     if ours != theirs:
         differing = sorted(set(theirs) ^ set(ours))
-        raise SpdError(
-            f"--data.val {config.data.val}: its classes are not those of --data.train; differing: {differing}"
-        )
-    return table
+        raise SpdError(f"--data.val {config.data.val}: its classes are not those of {option}; differing: {differing}")
 
 
 class CentreCrops(Dataset[tuple[Tensor, int]]):
@@ -83,12 +98,12 @@ def probe_due(run: Run, done: int) -> bool:
     return done == run.steps or (rest == 0 and epoch % run.config.probe.every == 0)
 
 
-def validate(run: Run, table: Table | None, done: int, log: StepLog) -> None:
+def validate(run: Run, validation: Validation, done: int, log: StepLog) -> None:
     """Measure in evaluation mode, without any effect on the run, and log it; call it on every process.
 
     Args:
         run: the run.
-        table: from `open_validation`.
+        validation: from `open_validation`.
         done: steps completed.
         log: gets shares in [0, 1]. With `--data.val`: `val_top1` and `val_top5` of a classifier, or
             `val_knn_top1` of a method without labels. With `--probe.anomaly`, what `probe_anomalies` returns.
@@ -96,7 +111,7 @@ def validate(run: Run, table: Table | None, done: int, log: StepLog) -> None:
     training = {module: module.training for module in run.method.modules()}
     run.method.eval()
     try:
-        measured = _measure(run, table)
+        measured = _measure(run, validation)
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -105,17 +120,19 @@ def validate(run: Run, table: Table | None, done: int, log: StepLog) -> None:
 
 
 @torch.no_grad()
-def _measure(run: Run, table: Table | None) -> dict[str, float]:
+def _measure(run: Run, validation: Validation) -> dict[str, float]:
     accelerator, config = run.accelerator, run.config
     mean, std = (torch.tensor(values, device=accelerator.device)[:, None, None] for values in (run.mean, run.std))
     measured: dict[str, float] = {}
-    if table is not None:
-        outputs, labels = _outputs(run, table, mean, std)
+    if validation.images is not None:
+        outputs, labels = _outputs(run, validation.images, mean, std)
         if isinstance(config, Supervised):
             best = outputs.topk(min(5, outputs.shape[1])).indices == labels[:, None]
             measured = {"val_top1": best[:, 0].float().mean().item(), "val_top5": best.sum().item() / len(best)}
         else:
-            measured = {"val_knn_top1": knn_top1(outputs, labels)}
+            bank = _outputs(run, validation.bank, mean, std) if validation.bank is not None else None
+            top1 = knn_top1(outputs, labels, bank, config.probe.knn_neighbours, config.probe.knn_temperature)
+            measured = {"val_knn_top1": top1}
     if config.probe.anomaly is not None and accelerator.is_main_process:
         measured |= probe_anomalies(run.method.backbone, config.probe.anomaly, config.data.image_size, mean, std)
     return measured

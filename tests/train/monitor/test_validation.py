@@ -13,7 +13,9 @@ def test_probes_come_when_asked_for_and_change_nothing(parts: Path, tmp_path: Pa
     for name, seed in (("a", 1), ("b", 2)):
         write_photos(val / name, 6, seed=seed)
     plain = pretrain(small_config(photos, tmp_path / "plain"))
-    options = arguments(photos, tmp_path / "probed", "--data.val", str(val), "--probe.anomaly", str(parts))
+    options = arguments(
+        photos, tmp_path / "probed", "--data.val", str(val), "--probe.anomaly", str(parts), "--probe.knn-bank", str(val)
+    )
     assert main([*options, "--probe.every", "2"]) == 0
     lines = [json.loads(line) for line in (tmp_path / "probed/metrics.jsonl").read_text().splitlines()]
     probes = [line for line in lines if "val_knn_top1" in line]
