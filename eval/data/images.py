@@ -38,7 +38,9 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with open_image(path) as image:
         width, height = image.size
-        return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) >= 5 else (width, height)
+        # For a PNG without EXIF data in its header, getexif() would decode the whole image.
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        return (height, width) if exif.get(ExifTags.Base.Orientation, 1) >= 5 else (width, height)
 
 
 def seen_box(size: tuple[int, int], resize: str) -> tuple[float, float, float, float]:
