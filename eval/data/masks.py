@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from .datasets import Category, Sample
-from .images import open_image, read_mask, seen_box, whole_mask
+from .images import image_size, read_mask, seen_box, whole_mask
 from .scratch import scratch
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
@@ -79,12 +79,12 @@ def defect_masks(samples: Sequence[Sample], image_size: int, resize: str, map_si
     return DefectMasks(square, NativeMasks(samples, resize) if native else square, regions, regions - visible)
 
 
-def count_regions(sample: Sample, image_size: int | None, resize: str) -> tuple[int, int]:
+def count_regions(sample: Sample, size: int | None, resize: str) -> tuple[int, int]:
     """Count the 8-connected defect regions of an anomaly with a mask.
 
     Args:
         sample: The anomaly.
-        image_size: Side of the square to which the mask is resized; None for its native size.
+        size: Side of the square to which the mask is resized; None for its native size.
         resize: One of `eval.data.images.RESIZES`.
 
     Returns:
@@ -92,20 +92,19 @@ def count_regions(sample: Sample, image_size: int | None, resize: str) -> tuple[
     """
     assert sample.mask is not None
     labels, regions = ndimage.label(whole_mask(sample.mask), structure=EIGHT_CONNECTED)
-    if image_size is None:
+    if size is None:
         seen = _crop(labels, resize)
     else:
         whole = Image.fromarray(labels.astype(np.int32))
         box = seen_box(whole.size, resize)
-        seen = np.asarray(whole.resize((image_size, image_size), Image.Resampling.NEAREST, box))
+        seen = np.asarray(whole.resize((size, size), Image.Resampling.NEAREST, box))
     return regions, np.unique(seen[seen > 0]).size
 
 
 def _native_mask(sample: Sample, resize: str) -> np.ndarray:
     if sample.mask:
         return _crop(whole_mask(sample.mask), resize)
-    with open_image(sample.image) as image:
-        width, height = image.size
+    width, height = image_size(sample.image)
     return _crop(np.zeros((height, width), dtype=bool), resize)
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import timm
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from eval.detectors.methods import Settings
 from eval.finetune.training import Training
 from eval.run import Request
+from spd_weights.errors import SpdError
 from spd_weights.release.export import export_backbone
 
 ROOT = Path(__file__).parents[2]
@@ -111,3 +113,11 @@ def rows(out: Path) -> list[dict]:
 def values(out: Path, **wanted) -> dict[str, float | None]:
     """Values by metric, of the rows with the given fields."""
     return {r["metric"]: r["value"] for r in rows(out) if all(r[name] == value for name, value in wanted.items())}
+
+
+def refusal(call, *mentions):
+    """Check that a call is refused with an error that mentions all these."""
+    with pytest.raises(SpdError) as caught:
+        call()
+    for mention in mentions:
+        assert str(mention) in str(caught.value)

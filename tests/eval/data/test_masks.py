@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from eval.data.datasets import Sample
+from eval.data.images import read_mask
 from eval.data.masks import count_regions, defect_masks
-from tests.eval.helpers import save
+from tests.eval.helpers import DEFECT, mask, save
 
 
 def sample(folder, defects, size=(300, 200)):
@@ -52,3 +53,21 @@ def test_at_the_input_size_the_squares_are_scored(tmp_path):
     assert masks.scored is masks.square
     assert (masks.regions, masks.left_out) == (2, 1)
     assert defect_masks([sample(tmp_path, [])], 30, "square", "native") is None
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "1", "P"])
+def test_masks_of_any_mode_mean_non_zero(tmp_path, mode):
+    path = save(mask(value=255 if mode == "1" else 3).convert(mode), tmp_path / "mask.png")
+    left, right, top, bottom = DEFECT
+    found = read_mask(path, 100)
+    assert found.sum() == pytest.approx(100 * 100 * (right - left) * (bottom - top) / (50 * 30), rel=0.05)
+
+
+def test_a_normal_image_that_is_displayed_upright_is_scored_upright(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a quarter turn
+    Image.new("RGB", (300, 200)).save(tmp_path / "turned.jpg", exif=exif)
+    turned = Sample(tmp_path / "turned.jpg", False, None, "good")
+    anomaly = sample(tmp_path, [(150, 100, 20)], (200, 300))
+    masks = defect_masks([turned, anomaly], 50, "square", "native")
+    assert [mask.shape for mask in masks.scored] == [(300, 200), (300, 200)]
