@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=list(dict.fromkeys(method for protocol in PROTOCOLS.values() for method in protocol)),
         default=[],
-        help="1cls: padim (the default), patchcore, gaussian, knn; all share one pass of the backbone. 2cls: "
+        help="1cls: padim (the default), patchcore, patchknn, gaussian, knn; all share one pass of the backbone. 2cls: "
         "classifier scores images, unet outlines defects; by default both",
     )
     parser.add_argument("--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these (all)")

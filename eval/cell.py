@@ -33,7 +33,7 @@ from .predictions import Prediction, Predictor, Run
 from .report.curves import curve
 from .report.figures import write_figures
 
-NUMBERS_VERSION = 1
+NUMBERS_VERSION = 2
 """Raise it when a change of the code changes numbers: finished cells are then measured again. The golden tests
 (tests/eval/test_golden.py) fail at such a change."""
 
@@ -99,37 +99,43 @@ def write_cell(
     square = None if masks is None else masks.square
     figures = write_figures(folder, cell.category, prediction, square, cell.predictor.resize)
     counts = {} if masks is None else {"regions": masks.regions, "regions_left_out": masks.left_out}
-    _write(folder, cell, found, seconds, {**figures, "curves": curves}, counts)
+    _write(folder, cell, found, (seconds, prediction.milliseconds), {**figures, "curves": curves}, counts)
     if save_maps:
         _save_maps(folder / MAPS, cell.category, prediction, square)
 
 
 def write_undefined_cell(folder: Path, cell: Cell, metrics: str, reason: str) -> None:
     """Write a cell that cannot be measured: every metric is undefined for the given reason."""
-    _write(folder, cell, undefined((*IMAGE_METRICS, *_pixel_metrics(metrics)), reason), 0.0, {}, {})
+    _write(folder, cell, undefined((*IMAGE_METRICS, *_pixel_metrics(metrics)), reason), (0.0, None), {}, {})
 
 
 def _write(
     folder: Path,
     cell: Cell,
     metrics: dict[str, Metric],
-    seconds: float,
+    times: tuple[float, float | None],
     figures: dict[str, Any],
     regions: dict[str, int],
 ) -> None:
     where = environment()
     name = hashlib.sha256(json_text(where).encode()).hexdigest()[:8]
-    rows = [{**row, "environment": name} for row in _rows(cell, metrics, seconds, regions)]
+    rows = [{**row, "environment": name} for row in _rows(cell, metrics, times, regions)]
     write_json(folder / CELL, {"fingerprint": cell.fingerprint, "environment": where, "rows": rows, **figures})
     if cell.run.protocol != "1cls":
         names = _names(cell.category, cell.category.train)
         write_text(folder / TRAINING_IMAGES, "".join(f"{name}\n" for name in names))
 
 
-def _rows(cell: Cell, metrics: dict[str, Metric], seconds: float, regions: dict[str, int]) -> list[dict[str, Any]]:
-    """One row per metric; that of AUPRO also counts the defect regions, and those that it leaves out."""
+def _rows(
+    cell: Cell, metrics: dict[str, Metric], times: tuple[float, float | None], regions: dict[str, int]
+) -> list[dict[str, Any]]:
+    """One row per metric, with the cell's seconds and its milliseconds per test image.
+
+    The row of AUPRO also counts the defect regions, and those that it leaves out.
+    """
     test = cell.category.test
     anomalies = sum(sample.anomalous for sample in test)
+    seconds, milliseconds = times
     rows = []
     for name, metric in metrics.items():
         row = {
@@ -141,6 +147,7 @@ def _rows(cell: Cell, metrics: dict[str, Metric], seconds: float, regions: dict[
             "n_test_normal": len(test) - anomalies,
             "n_test_anomalous": anomalies,
             "seconds": round(seconds, 3),
+            "milliseconds_per_image": None if milliseconds is None else round(milliseconds, 3),
         }
         row |= {"reason": metric.reason} if metric.value is None else {}
         row |= regions if name == "pixel_aupro" and metric.value is not None else {}

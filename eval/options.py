@@ -7,6 +7,8 @@ from .backbone.features import FEATURE_PRECISIONS
 from .data.images import RESIZES
 from .detectors.methods import Settings
 from .detectors.padim import COVARIANCES
+from .detectors.patchcore import STARTS
+from .detectors.patches import PATCH_FEATURES
 from .finetune.training import FREEZE, PRECISIONS, Training
 
 
@@ -35,6 +37,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "processor supports it, but in small test sets metrics moved by a point and more (docs/evaluation.md)",
     )
     parser.add_argument(
+        "--layers",
+        type=int,
+        nargs="+",
+        metavar="I",
+        help="feature maps that all 1-class methods read, as indices into timm's feature_info (blocks of a vision "
+        "transformer); -1 is the last (each method's own layers)",
+    )
+    parser.add_argument(
         "--padim-dims",
         type=positive,
         metavar="D",
@@ -52,6 +62,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         default=defaults.coreset_ratio,
         metavar="R",
         help="fraction of the training patches that PatchCore keeps (0.1)",
+    )
+    parser.add_argument(
+        "--coreset-start",
+        choices=STARTS,
+        default=defaults.coreset_start,
+        help="first patch of PatchCore's selection: random, or the one nearest to the mean (random)",
+    )
+    parser.add_argument(
+        "--patchcore-features",
+        choices=PATCH_FEATURES,
+        default=defaults.patchcore_features,
+        help="PatchCore's patches: concatenated as in anomalib, or pooled to 1024 numbers as in its authors' code",
     )
     parser.add_argument(
         "--patchcore-reweight",

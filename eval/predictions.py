@@ -28,11 +28,14 @@ class Prediction:
         scores: Image scores, float32 [N]; higher is more anomalous.
         maps: Anomaly maps, float32 [N, S, S]; None if the method scores whole images only.
         seconds: Wall time of feature extraction, training and scoring.
+        milliseconds: Wall time per test image, in the batches of the evaluation and without decoding: of the backbone
+            and the detector, or of the fine-tuned network. None if it was not measured.
     """
 
     scores: np.ndarray
     maps: np.ndarray | None
     seconds: float
+    milliseconds: float | None = None
 
 
 class Predictor(Protocol):

@@ -20,7 +20,7 @@ _DEFAULT_METHODS = {"1cls": ("padim",)}
 def settings_used(method: str) -> tuple[str, ...]:
     """Names of the fields of `Settings` and `Training` that change a method's numbers."""
     if method in DETECTORS:
-        return ("image_size", "resize", "feature_precision", *DETECTORS[method].options, "metrics")
+        return ("image_size", "resize", "feature_precision", "layers", *DETECTORS[method].options, "metrics")
     others = {f"{name}_size" for name in NETWORKS if name != method}
     maps = ("map_size",) if method == "unet" else ()
     return (*(field.name for field in fields(Training) if field.name not in others), "metrics", *maps)

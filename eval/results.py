@@ -1,15 +1,18 @@
 """results.json, and the cells' folders it is assembled from. Cells that are there are not measured again."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json, replacing, write_json
+from spd_weights.files import json_text, read_json, replacing, write_json
 
 from .cell import CELL, MAPS, Cell, cell_folder
+from .detectors.methods import Settings
 from .protocols import settings_used
 
 SCHEMA = 1
@@ -60,12 +63,14 @@ class Results:
             except OSError as error:
                 raise SpdError(f"{folder}: cannot be created ({error}); choose another --out") from error
         config = self._content["config"]
+        settings = json.loads(json_text(settings))  # as results.json will have them
+        held_values = {**asdict(Settings()), **config}  # earlier versions had fewer options
         used = {name for method in methods for name in settings_used(method)}
         held = {name for row in self._content["rows"] for name in settings_used(row["method"])}
-        for name in sorted(used & held & config.keys()):
-            if config[name] != settings[name]:
+        for name in sorted(used & held & held_values.keys()):
+            if held_values[name] != settings[name]:
                 raise SpdError(
-                    f"{folder}: holds results with {name} = {config[name]}, not {settings[name]}; "
+                    f"{folder}: holds results with {name} = {held_values[name]}, not {settings[name]}; "
                     "choose another --out, or the same settings to resume"
                 )
         self._content["config"] = {**settings, **config, **{name: settings[name] for name in used}, "data": str(data)}

@@ -1,10 +1,13 @@
 """Feature maps of a frozen backbone."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from timm.data import resolve_model_data_config
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
@@ -32,10 +35,16 @@ class Extractor:
         image_size: Side of the images in pixels.
         batch_size: Recommended number of images per call.
         device: Where the backbone and the feature maps are.
+        seconds: Wall time spent in extraction so far.
     """
 
     def __init__(
-        self, weights: str, image_size: int, reductions: Sequence[int] = DETECTOR_REDUCTIONS, precision: str = "fp32"
+        self,
+        weights: str,
+        image_size: int,
+        reductions: Sequence[int] = DETECTOR_REDUCTIONS,
+        precision: str = "fp32",
+        layers: Sequence[int] | None = None,
     ) -> None:
         """Load the weights and try them on an empty image.
 
@@ -47,6 +56,8 @@ class Extractor:
             precision: One of `FEATURE_PRECISIONS`. "tf32" lets GPUs round inputs of convolutions and matrix products to
                 10 bits, torch's default for convolutions; "fp32" does not; on CPUs they are the same. "bf16" computes
                 under autocast to bfloat16. Maps are float32 in each case.
+            layers: Indices into timm's `feature_info` (blocks, for vision transformers) instead of `reductions`;
+                negative ones count from the end.
 
         Raises:
             SpdError: The weights cannot be loaded, or give no feature maps at this image size.
@@ -58,15 +69,21 @@ class Extractor:
             raise SpdError(f"weights {weights!r}: this architecture gives no intermediate feature maps in timm")
         self.architecture = model.pretrained_cfg["architecture"]
         self.fingerprint = fingerprint(model)
-        stages = stage_indices(model)
-        self.layers = sorted({stages[r] for r in reductions})
+        self._plain_transformer = isinstance(model, VisionTransformer | Eva)
+        if layers:
+            self.layers = self._chosen(model, layers)
+            self._positions = dict.fromkeys(reductions, range(len(self.layers)))
+        else:
+            stages = stage_indices(model)
+            self.layers = sorted({stages[r] for r in reductions})
+            self._positions = {r: [self.layers.index(stages[r])] for r in reductions}
         self.about = {"architecture": self.architecture, "layers": self.layers, "device": self.device.type}
-        self._position = {r: self.layers.index(stages[r]) for r in reductions}
         data = resolve_model_data_config(model)
         self._mean = torch.tensor(data["mean"], device=self.device).view(3, 1, 1)
         self._std = torch.tensor(data["std"], device=self.device).view(3, 1, 1)
         self.batch_size = _BATCH_SIZE[self.device.type]
         self._precision = precision
+        self.seconds = 0.0
         # For inference channels-last is faster on CPUs, too (not for training).
         self._model = model.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self._try_size()
@@ -85,19 +102,23 @@ class Extractor:
         Returns:
             One map per layer, float32 [B, C_l, H_l, W_l], on the extractor's device.
         """
+        started = time.perf_counter()
         pixels = self.normalised(images)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16")
         with autocast, _tf32(self._precision == "tf32"):
-            maps = self._maps(self._model, pixels)
-        return [feature.float() for feature in maps]
+            maps = [feature.float() for feature in self._maps(self._model, pixels)]
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds += time.perf_counter() - started
+        return maps
 
     def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
         """The maps of some of the requested strides. A map that stands for two strides is returned once."""
-        return [maps[i] for i in dict.fromkeys(self._position[r] for r in reductions)]
+        return [maps[i] for i in dict.fromkeys(i for r in reductions for i in self._positions[r])]
 
     def layers_of(self, reductions: Sequence[int]) -> list[int]:
         """The layers whose maps `select` returns."""
-        return [self.layers[i] for i in dict.fromkeys(self._position[r] for r in reductions)]
+        return self.select(self.layers, reductions)
 
     def normalised(self, images: Tensor) -> Tensor:
         """The backbone's input for uint8 images: float32, normalised by the weights' own mean and deviation."""
@@ -105,9 +126,18 @@ class Extractor:
         return normalized(images, self._mean, self._std)
 
     def _maps(self, model: nn.Module, pixels: Tensor) -> list[Tensor]:
+        # Patch tokens of plain vision transformers pass the final norm, as DINOv2's get_intermediate_layers has it.
+        norm = {"norm": True} if self._plain_transformer else {}
         return model.forward_intermediates(
-            pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW"
+            pixels, indices=self.layers, stop_early=True, intermediates_only=True, output_fmt="NCHW", **norm
         )
+
+    def _chosen(self, model: nn.Module, layers: Sequence[int]) -> list[int]:
+        count = len(model.feature_info)
+        if wrong := [layer for layer in layers if not -count <= layer < count]:
+            known = ", ".join(f"{i} ({stage['module']})" for i, stage in enumerate(model.feature_info))
+            raise SpdError(f"weights {self.weights!r}: no layer {wrong[0]}; --layers chooses among {known}")
+        return sorted({layer % count for layer in layers})
 
     def _try_size(self) -> None:
         size = self.image_size

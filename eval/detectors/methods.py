@@ -7,6 +7,7 @@ from .base import Detector
 from .padim import Padim
 from .patchcore import Patchcore
 from .patches import Patches
+from .patchknn import PatchKnn
 from .pooled import Gaussian, NearestNeighbours
 
 
@@ -18,9 +19,12 @@ class Settings:
         image_size: Side of the square images in pixels.
         resize: What is seen of a photograph; one of `eval.data.images.RESIZES`.
         feature_precision: One of `eval.backbone.features.FEATURE_PRECISIONS`.
+        layers: Feature maps that all detectors read instead of their own, as indices into timm's `feature_info`.
         padim_dims: Channels that PaDiM keeps; None for the paper's number.
         padim_covariance: One of `eval.detectors.padim.COVARIANCES`.
         coreset_ratio: Fraction of the training patches that PatchCore keeps, in (0, 1].
+        coreset_start: Where PatchCore's selection starts; one of `eval.detectors.patchcore.STARTS`.
+        patchcore_features: What its patches are; one of `eval.detectors.patches.PATCH_FEATURES`.
         patchcore_reweight: Whether PatchCore weights its image scores (the paper's equation 7).
         metrics: "exact", or "spot-diff" to add the pixel metrics of VisA's authors.
         map_size: Where pixel metrics are computed: "input" for `image_size`, "native" for the size of each mask.
@@ -29,9 +33,12 @@ class Settings:
     image_size: int = 224
     resize: str = "square"
     feature_precision: str = "fp32"
+    layers: Sequence[int] | None = None
     padim_dims: int | None = None
     padim_covariance: str = "full"
     coreset_ratio: float = 0.1
+    coreset_start: str = "random"
+    patchcore_features: str = "concatenated"
     patchcore_reweight: bool = False
     metrics: str = "exact"
     map_size: str = "input"
@@ -40,6 +47,7 @@ class Settings:
 DETECTORS: dict[str, type[Detector]] = {
     "padim": Padim,
     "patchcore": Patchcore,
+    "patchknn": PatchKnn,
     "gaussian": Gaussian,
     "knn": NearestNeighbours,
 }
@@ -58,6 +66,9 @@ def build_detectors(method: str, settings: Settings, seeds: Sequence[int], image
     if method == "padim":
         return [Padim(size, seed, settings.padim_dims, settings.padim_covariance) for seed in seeds]
     if method == "patchcore":
-        patches = Patches(images)
-        return [Patchcore(size, seed, settings.coreset_ratio, settings.patchcore_reweight, patches) for seed in seeds]
+        patches = Patches(images, settings.patchcore_features)
+        options = (settings.coreset_ratio, settings.patchcore_reweight, patches, settings.coreset_start)
+        return [Patchcore(size, seed, *options) for seed in seeds]
+    if method == "patchknn":
+        return [PatchKnn(size) for _ in seeds]
     return [DETECTORS[method]() for _ in seeds]

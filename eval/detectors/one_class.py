@@ -34,8 +34,7 @@ class OneClassPredictor:
         Raises:
             SpdError: As `Extractor`.
         """
-        reductions = sorted({reduction for method in methods for reduction in DETECTORS[method].reductions})
-        self.extractor = Extractor(weights, settings.image_size, reductions, settings.feature_precision)
+        self.extractor = extractor_for(weights, methods, settings)
         self.weights, self.sha256, self.about = weights, self.extractor.sha256, self.extractor.about
         self.image_size, self.resize = settings.image_size, settings.resize
         self._settings = settings
@@ -59,12 +58,14 @@ class OneClassPredictor:
                 self._feed(_Task.update, tasks, maps)
             for task in tasks.values():
                 task.fit()
+            extracted = self.extractor.seconds
             for maps in stream_features(self.extractor, category.test, self.resize, workers, progress, "test"):
                 self._feed(_Task.score, tasks, maps)
         except torch.linalg.LinAlgError as error:
             raise not_finite(self.extractor, category) from error
         shared = time.perf_counter() - started - sum(task.seconds for task in tasks.values())
-        predictions = {run: task.prediction(shared) for run, task in tasks.items()}
+        extraction = self.extractor.seconds - extracted
+        predictions = {run: task.prediction(shared, extraction) for run, task in tasks.items()}
         if not all(np.isfinite(p.scores if p.maps is None else p.maps).all() for p in predictions.values()):
             raise not_finite(self.extractor, category)
         return predictions
@@ -96,6 +97,7 @@ class _Task:
     detector: Detector
     n_test: int
     seconds: float = 0.0
+    scoring_since: float = 0.0  # the value of `seconds` after `fit`
     scores: list[np.ndarray] = field(default_factory=list)
     maps: np.ndarray | None = None
 
@@ -106,6 +108,7 @@ class _Task:
         started = time.perf_counter()
         self.detector.fit()
         self.seconds += time.perf_counter() - started
+        self.scoring_since = self.seconds
 
     def score(self, features: list[Tensor]) -> None:
         scores, maps = self.detector(features)
@@ -116,8 +119,16 @@ class _Task:
                 self.maps = scratch((self.n_test, *maps.shape[1:]))
             self.maps[done : done + len(maps)] = maps.cpu().numpy()
 
-    def prediction(self, shared_seconds: float) -> Prediction:
-        return Prediction(np.concatenate(self.scores), self.maps, shared_seconds + self.seconds)
+    def prediction(self, shared: float, extraction: float) -> Prediction:
+        """The prediction, given the seconds of everything outside the detectors, and of the test images' extraction."""
+        milliseconds = 1000 * (extraction + self.seconds - self.scoring_since) / self.n_test
+        return Prediction(np.concatenate(self.scores), self.maps, shared + self.seconds, milliseconds)
+
+
+def extractor_for(weights: str, methods: Sequence[str], settings: Settings) -> Extractor:
+    """Load weights as the feature extractor that the given detectors need; errors as `Extractor`."""
+    reductions = sorted({reduction for method in methods for reduction in DETECTORS[method].reductions})
+    return Extractor(weights, settings.image_size, reductions, settings.feature_precision, settings.layers)
 
 
 def stream_features(

@@ -15,6 +15,7 @@ from spd_weights.errors import SpdError, program
 from ..backbone.features import Extractor
 from .base import Detector
 from .methods import DETECTORS, Settings, build_detectors
+from .one_class import extractor_for
 
 SCHEMA = 3
 _KEY = "anomaly_detector"  # in the metadata of the safetensors file
@@ -59,8 +60,7 @@ def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Ext
     """
     about, tensors = _read(path)
     settings = Settings(**about["settings"])
-    reductions = DETECTORS[about["method"]].reductions
-    extractor = Extractor(weights or about["weights"], settings.image_size, reductions, settings.feature_precision)
+    extractor = extractor_for(weights or about["weights"], [about["method"]], settings)
     found, expected = extractor.sha256, about["weights_sha256"]
     if found != expected or extractor.architecture != about["architecture"]:
         raise SpdError(

@@ -2,17 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from ..data.images import batches
 
 FREEZE = ("nothing", "batchnorm", "backbone")
 PRECISIONS = ("no", "bf16")
@@ -154,15 +151,17 @@ def finetune(
 
 
 @torch.inference_mode()
-def logits_of(network: Network, paths: Sequence[Path], size: int, batch_size: int, workers: int) -> Iterator[Tensor]:
-    """Yield the trained network's logits, float32 on the CPU, [B] or [B, size, size], batch by batch.
+def logits_of(network: Network, images: Tensor) -> Tensor:
+    """The trained network's logits of a batch, float32 on the CPU, [B] or [B, S, S].
 
     Logits and not probabilities, because a sigmoid rounds confident scores to ties.
+
+    Args:
+        network: In evaluation mode.
+        images: RGB, uint8 [B, 3, S, S].
     """
-    network.eval()
     device = next(network.parameters()).device
-    for images in batches(paths, size, batch_size, workers):
-        yield network(images.to(device, memory_format=torch.channels_last)).float().cpu()
+    return network(images.to(device, memory_format=torch.channels_last)).float().cpu()
 
 
 def _flipped(arrays: np.ndarray, flips: np.ndarray) -> Tensor:

@@ -104,8 +104,9 @@ class TwoClassPredictor:
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(int(rng.integers(2**63)))  # for dropout and the like
             finetune(network, images, truth, self._training, rng, lambda done, of: progress("train", done, of))
-        scores, maps = self._score(network, category, workers, progress)
-        return Prediction(scores, maps, time.perf_counter() - started)
+        prediction = self._score(network.eval(), category, workers, progress)
+        prediction.seconds = time.perf_counter() - started
+        return prediction
 
     def _images(self, samples: Sequence[Sample], workers: int, progress: ReportProgress) -> np.ndarray:
         """Training images, RGB, uint8 [N, 3, S, S], in a nameless file: each is decoded only once."""
@@ -121,15 +122,15 @@ class TwoClassPredictor:
             return read_masks(samples, self.image_size)
         return np.array([sample.anomalous for sample in samples])
 
-    def _score(
-        self, network: Network, category: Category, workers: int, progress: ReportProgress
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _score(self, network: Network, category: Category, workers: int, progress: ReportProgress) -> Prediction:
         size, images = self.image_size, len(category.test)
         scores = np.zeros(images, np.float32)
         maps = scratch((images, size, size)) if network.segments else None
-        done = 0
-        paths = [sample.image for sample in category.test]
-        for logits in logits_of(network, paths, size, self._training.batch_size, workers):
+        done, seconds = 0, 0.0
+        for pixels in batches([sample.image for sample in category.test], size, self._training.batch_size, workers):
+            started = time.perf_counter()
+            logits = logits_of(network, pixels)
+            seconds += time.perf_counter() - started
             batch = slice(done, done + len(logits))
             if not torch.isfinite(logits).all():
                 raise SpdError(
@@ -141,4 +142,4 @@ class TwoClassPredictor:
             scores[batch] = logits.flatten(1).amax(dim=1).numpy() if maps is not None else logits.numpy()
             done = batch.stop
             progress("test", done, images)
-        return scores, maps
+        return Prediction(scores, maps, seconds, 1000 * seconds / images)

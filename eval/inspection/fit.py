@@ -17,8 +17,8 @@ from ..backbone.features import Extractor
 from ..data.datasets import Category, load_categories
 from ..data.download import unpacked
 from ..detectors.base import Detector
-from ..detectors.methods import DETECTORS, Settings, build_detectors
-from ..detectors.one_class import not_finite, stream_features
+from ..detectors.methods import Settings, build_detectors
+from ..detectors.one_class import extractor_for, not_finite, stream_features
 from ..detectors.saved import save_detector
 from ..protocols import check_training
 from .threshold import FeatureStore, HeldOut, fit_on, held_out, threshold
@@ -57,7 +57,7 @@ def fit(
         SpdError: As `load_categories`, `Extractor`, `check_training` and `save_detector`.
     """
     chosen = _category(data, category)
-    extractor = Extractor(weights, settings.image_size, DETECTORS[method].reductions, settings.feature_precision)
+    extractor = extractor_for(weights, [method], settings)
     started = time.perf_counter()
 
     def build() -> Detector:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.data.images import batches
 from eval.finetune.training import Network, Training, finetune, logits_of
 from eval.finetune.two_class import NETWORKS, TwoClassPredictor
 
@@ -97,8 +98,8 @@ def seconds_of_a_test_image(network: Network, size: int, workers: int, images: i
         coarse = Image.fromarray(rng.integers(0, 256, (100, 150, 3), dtype=np.uint8))
         coarse.resize(_PHOTO, Image.Resampling.BICUBIC).save(path, quality=90)
         started = time.perf_counter()
-        for _ in logits_of(network, [path] * images, size, 8, workers):
-            pass
+        for pixels in batches([path] * images, size, 8, workers):
+            logits_of(network.eval(), pixels)
         return (time.perf_counter() - started) / images
 
 

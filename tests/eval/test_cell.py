@@ -70,7 +70,10 @@ def test_rows_hold_what_the_contract_says(tile, tmp_path):
     keys = "weights weights_sha256 dataset category protocol method seed metric value n_train n_test_normal"
     for row in content["rows"]:
         counts = {"regions", "regions_left_out"} if row["metric"] == "pixel_aupro" else set()
-        assert row.keys() == {*keys.split(), "n_test_anomalous", "seconds", "environment"} | counts
+        assert (
+            row.keys()
+            == {*keys.split(), "n_test_anomalous", "seconds", "milliseconds_per_image", "environment"} | counts
+        )
         assert (row["n_train"], row["n_test_normal"], row["n_test_anomalous"]) == (6, 4, 4)
         assert (row["weights"], row["dataset"], row["category"]) == (weights, "set", "tile")
         assert len(row["weights_sha256"]) == 64

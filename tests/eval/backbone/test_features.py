@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from eval.backbone.features import FEATURE_PRECISIONS, Extractor
+from eval.backbone.weights import load_backbone
+from spd_weights.errors import SpdError
 from tests.eval.helpers import RANDOM
 
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -29,6 +31,27 @@ def test_tf32_is_used_if_asked_for_and_nowhere_else(precision):
     extractor(IMAGES)
     assert seen == {"tf32" if precision == "tf32" else "ieee"}
     assert [backend.fp32_precision for backend in backends] == before
+
+
+def test_chosen_layers_are_what_every_method_reads():
+    extractor = Extractor(RANDOM, 64, (4, 32), layers=(-1, 2))
+    maps = extractor(IMAGES)
+    assert extractor.layers == [2, 4]
+    assert [64 // one.shape[-1] for one in maps] == [8, 32]
+    assert all(a is b for a, b in zip(extractor.select(maps, (4,)), maps, strict=True))
+    assert extractor.layers_of((32,)) == [2, 4]
+    with pytest.raises(SpdError, match=r"no layer 5; --layers chooses among 0 \(.*\), .*4 \(layer4\)"):
+        Extractor(RANDOM, 64, layers=(5,))
+
+
+def test_tokens_of_a_vision_transformer_have_passed_its_final_norm():
+    extractor = Extractor("random:test_vit", 64, layers=(-1,))
+    model, _ = load_backbone("random:test_vit", 64)
+    torch.nn.init.normal_(model.norm.weight)  # of a new network it would change little
+    extractor._model.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        tokens = model.forward_features(extractor.normalised(IMAGES))[:, model.num_prefix_tokens :]
+    torch.testing.assert_close(extractor(IMAGES)[0].flatten(2).mT, tokens, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.gpu

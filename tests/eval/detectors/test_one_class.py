@@ -60,7 +60,7 @@ def test_together_as_alone_and_every_image_extracted_once(category, predictor, m
 def test_methods_without_randomness_run_once():
     runs = repetitions("1cls", list(DETECTORS), 3)
     counts = {method: sum(run.method == method for run in runs) for method in DETECTORS}
-    assert counts == {"padim": 3, "patchcore": 3, "gaussian": 1, "knn": 1}
+    assert counts == {"padim": 3, "patchcore": 3, "patchknn": 1, "gaussian": 1, "knn": 1}
 
 
 def test_seeds_differ_where_there_is_chance(category, predictor):
@@ -82,7 +82,7 @@ def test_every_method_finds_the_defect_and_says_why_it_has_no_map(category, tmp_
             if method in ("gaussian", "knn"):
                 assert of_method[metric]["value"] is None
                 assert "whole images" in of_method[metric]["reason"]
-        if method in ("padim", "patchcore"):
+        if method in ("padim", "patchcore", "patchknn"):
             assert of_method["pixel_auroc"]["value"] > 0.9
 
 

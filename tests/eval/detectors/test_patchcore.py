@@ -72,8 +72,8 @@ def reference_patches(layers):
     return both.transpose(0, 2, 3, 1)
 
 
-def fitted(train, ratio=0.2, seed=0, reweighted=False, batch=4):
-    detector = Patchcore(SIDE, seed, ratio, reweighted, Patches(len(train[0])))
+def fitted(train, ratio=0.2, seed=0, reweighted=False, batch=4, **options):
+    detector = Patchcore(SIDE, seed, ratio, reweighted, Patches(len(train[0])), **options)
     for first in range(0, len(train[0]), batch):
         detector.update([layer[first : first + batch] for layer in train])
     detector.fit()
@@ -130,3 +130,19 @@ def test_training_images_score_lowest_and_a_whole_bank_gives_zero():
     scores, _ = fitted(train, ratio=1.0)(train)
     assert scores.max() < 1e-3
     assert fitted(train, ratio=1.0)(features(rng, 4))[0].min() > 0.5
+
+
+def test_mean_start_begins_at_the_patch_nearest_to_the_mean_of_the_projected_patches():
+    train = features(np.random.default_rng(5), 6)
+    patches = reference_patches(train).reshape(-1, 16)
+    projection = torch.randn(16, PROJECTION, generator=torch.Generator().manual_seed(3)).numpy()
+    points = patches @ projection
+    nearest = patches[np.square(points - points.mean(axis=0)).sum(axis=1).argmin()]
+    np.testing.assert_allclose(fitted(train, seed=3, start="mean").bank[0], nearest, rtol=1e-5)
+
+
+def test_a_ratio_of_one_keeps_all_patches_whatever_the_seed():
+    train = features(np.random.default_rng(6), 4)
+    first, second = (fitted(train, ratio=1.0, seed=seed).bank for seed in (0, 1))
+    assert torch.equal(first, second)
+    np.testing.assert_allclose(first, reference_patches(train).reshape(-1, 16), rtol=1e-5, atol=1e-6)

@@ -35,7 +35,8 @@ KEY = ("weights", "category", "protocol", "method", "seed")
 def rows(out):
     """All but the times, which differ."""
     content = json.loads((out / "results.json").read_text())
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in content["rows"]]
+    times = ("seconds", "milliseconds_per_image")
+    return [{name: value for name, value in row.items() if name not in times} for row in content["rows"]]
 
 
 def start(data, out, *launcher):
