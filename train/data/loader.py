@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -25,8 +25,9 @@ from .sources import Table
 class Batch:
     """The crops that a process trains on in one step."""
 
-    crops: Tensor
-    """uint8, (B, V, 3, S, S): V random crops per image, each mirrored with probability 1/2."""
+    pieces: list[Tensor]
+    """uint8 crops (b, V, 3, S, S), one piece per worker that loaded a part of the B images. There are V random crops
+    per image, each mirrored with probability 1/2."""
     labels: Tensor | None
     """int64, (B,), if the table has labels."""
     indices: np.ndarray
@@ -36,28 +37,48 @@ class Batch:
     """Images that could not be read: index to file and reason. The next readable image takes the place of each.
     With more of them than the run allows, the remaining crops stay unfilled and the run has to stop."""
 
+    @property
+    def crops(self) -> Tensor:
+        """All crops, (B, V, 3, S, S)."""
+        return self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
+
+    def crops_on(self, device: torch.device) -> Tensor:
+        """All crops on a device; the pieces are joined there, so that pinned memory is neither copied nor left."""
+        return replace(self, pieces=[piece.to(device, non_blocking=True) for piece in self.pieces]).crops
+
     def split(self, parts: int) -> list["Batch"]:
-        """Split into parts, in order; equally large ones if `parts` divides the batch."""
-        if parts == 1:
-            return [self]
+        """Split into parts, in order; equally large ones if `parts` divides the batch. Crops are not copied."""
         labels = [None] * parts if self.labels is None else self.labels.tensor_split(parts)
-        pieces = zip(self.crops.tensor_split(parts), labels, np.array_split(self.indices, parts), strict=True)
-        return [Batch(crops, some, indices, self.epoch, {}) for crops, some, indices in pieces]
+        batches, start = [], 0
+        for some, indices in zip(labels, np.array_split(self.indices, parts), strict=True):
+            stop = start + len(indices)
+            batches.append(Batch(_rows(self.pieces, start, stop), some, indices, self.epoch, {}))
+            start = stop
+        return batches
 
     @classmethod
     def join(cls, parts: list["Batch"]) -> "Batch":
-        """Concatenate the parts of one batch."""
+        """Put the parts of one batch together. Crops are not copied."""
         labels = None if parts[0].labels is None else torch.cat([part.labels for part in parts])
         bad = {index: reason for part in parts for index, reason in part.bad.items()}
         indices = np.concatenate([part.indices for part in parts])
-        whole = cls(torch.cat([part.crops for part in parts]), labels, indices, parts[0].epoch, bad)
-        return whole.pin_memory() if parts[0].crops.is_pinned() else whole
+        return cls([piece for part in parts for piece in part.pieces], labels, indices, parts[0].epoch, bad)
 
     def pin_memory(self) -> "Batch":
         """Pin the memory, so that copying to a GPU overlaps with its work; the data loader calls this."""
-        self.crops = self.crops.pin_memory()
+        self.pieces = [piece.pin_memory() for piece in self.pieces]
         self.labels = None if self.labels is None else self.labels.pin_memory()
         return self
+
+
+def _rows(pieces: list[Tensor], start: int, stop: int) -> list[Tensor]:
+    """Views of the rows from `start` to `stop - 1` of several tensors that follow each other."""
+    ends = list(itertools.accumulate(map(len, pieces)))
+    cut = [
+        piece[max(0, start - end + len(piece)) : max(0, stop - end + len(piece))]
+        for piece, end in zip(pieces, ends, strict=True)
+    ]
+    return [rows for rows in cut if len(rows)]
 
 
 class Crops(Dataset[Batch]):
@@ -101,7 +122,7 @@ class Crops(Dataset[Batch]):
         mirrored = CropDraws.from_uniforms(numbers).mirrored < 0.5
         for crop in itertools.compress(crops.flatten(0, 1), mirrored.flat):
             crop.copy_(crop.flip(-1))
-        return Batch(crops, None if labels is None else torch.tensor(labels), indices, epoch, bad)
+        return Batch([crops], None if labels is None else torch.tensor(labels), indices, epoch, bad)
 
     def _boxes(self, numbers: np.ndarray, width: int, height: int) -> list[Box]:
         return [random_resized_crop(CropDraws.from_uniforms(u), width, height, self.area) for u in numbers]

@@ -108,7 +108,7 @@ class ViewMaker:
         if alpha and isinstance(self.config, Adapt):
             parts["alpha"] = alpha
         views = {name: view.contiguous(memory_format=self.layout) for name, view in _join(parts).items()}
-        return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device)}
+        return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device, non_blocking=True)}
 
     def unnormalized(self, batch: Batch) -> dict[str, Tensor]:
         """Make the same views as float32 images in [0, 1].
@@ -122,7 +122,7 @@ class ViewMaker:
         def draw(stream: str, count: int) -> np.ndarray:
             return uniforms(self.config.seed, batch.epoch, batch.indices, stream, count)
 
-        crops = batch.crops.to(self.device, non_blocking=True).unbind(1)  # a slice of pinned memory would copy slowly
+        crops = batch.crops_on(self.device).unbind(1)
         strong = [self.strong(crop, StrongDraws.from_uniforms(draw(f"strong {i}", 9))) for i, crop in enumerate(crops)]
         views = {name: [view] for name, view in zip(("anchor", "second"), strong, strict=False)}
         spd = self.config.spd

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spd_weights.errors import SpdError
 from tests.train.helpers import small_config, write_photos
-from train.data.loader import Crops, GroupOrder, Schedule, make_loader
+from train.data.loader import Batch, Crops, GroupOrder, Schedule, make_loader, make_schedule
 from train.data.sources import open_images
 
 
@@ -132,3 +132,35 @@ def test_the_number_of_workers_changes_nothing(parquet: Path, tmp_path: Path, wo
         assert torch.equal(here.crops, there.crops)
         assert torch.equal(here.labels, there.labels)
         assert np.array_equal(here.indices, there.indices)
+
+
+@pytest.mark.parametrize("sizes", [[12], [5, 4, 3], [1, 11]])
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
+def test_joining_and_splitting_a_batch_copies_no_crops(sizes: list[int], parts: int):
+    crops = torch.arange(12 * 2 * 3 * 4 * 4).view(12, 2, 3, 4, 4).byte()
+    pieces, labels = [piece.clone() for piece in crops.split(sizes)], torch.arange(12).split(sizes)
+    ends = np.cumsum(sizes)
+    loaded = [
+        Batch([piece], some, np.arange(end - len(piece), end), 3, {int(end): "bad"})
+        for piece, some, end in zip(pieces, labels, ends, strict=True)
+    ]
+    batch = Batch.join(loaded)
+    assert set(batch.bad) == set(ends.tolist())
+    assert [piece.data_ptr() for piece in batch.pieces] == [piece.data_ptr() for piece in pieces]
+    split = batch.split(parts)
+    storages = {piece.untyped_storage().data_ptr() for piece in pieces}
+    assert {piece.untyped_storage().data_ptr() for part in split for piece in part.pieces} == storages
+    assert torch.equal(torch.cat([part.crops_on(torch.device("cpu")) for part in split]), crops)
+    assert torch.equal(torch.cat([part.labels for part in split]), torch.arange(12))
+    assert np.array_equal(np.concatenate([part.indices for part in split]), np.arange(12))
+    assert max(len(part.indices) for part in split) - min(len(part.indices) for part in split) <= 1
+
+
+@pytest.mark.gpu
+def test_pinned_pieces_reach_the_gpu_without_another_copy(parquet: Path, tmp_path: Path):
+    config = small_config(parquet, tmp_path)
+    table = open_images(str(parquet))
+    for batch in make_loader(Crops(table, config), make_schedule(table, 8, 0), 0, 2, 2):
+        assert len(batch.pieces) == 2
+        assert all(piece.is_pinned() for piece in batch.pieces)
+        assert torch.equal(batch.crops_on(torch.device("cuda")).cpu(), batch.crops)

@@ -34,7 +34,7 @@ def make_config(recipe: str, size: int = SIZE, **changes: object) -> Config:
 def make_views(config: Config, image: Tensor, draws: int = DRAWS) -> dict[str, Tensor]:
     """The views of `draws` copies of one uint8 crop (3, S, S)."""
     crops = image.expand(draws, 1 if type(config).__name__ in ("Supervised", "Adapt") else 2, *image.shape)
-    batch = Batch(crops.contiguous(), None, np.arange(draws), 1, {})
+    batch = Batch([crops.contiguous()], None, np.arange(draws), 1, {})
     return ViewMaker(config, (0.0,) * 3, (1.0,) * 3, torch.device("cpu")).unnormalized(batch)
 
 

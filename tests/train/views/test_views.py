@@ -29,7 +29,7 @@ def make_batch(config: Config, count: int) -> Batch:
     small = torch.rand(count * views, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     large = torch.nn.functional.interpolate(small, (size, size), mode="bicubic").clamp(0, 1)
     crops = (large * 255).round().byte().view(count, views, 3, size, size)
-    return Batch(crops, torch.arange(count), np.arange(count) * 7 + 3, 2, {})
+    return Batch([crops], torch.arange(count), np.arange(count) * 7 + 3, 2, {})
 
 
 def make_views(config: Config, count: int) -> dict[str, torch.Tensor]:
