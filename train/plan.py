@@ -1,6 +1,7 @@
 """`--plan`: estimate what a run takes from a few of its steps on the machines that it is launched on."""
 
 import dataclasses
+import os
 import resource
 import tempfile
 import time
@@ -37,6 +38,7 @@ def plan(config: Config) -> str:
     with tempfile.TemporaryDirectory() as folder:
         run = begin(dataclasses.replace(config, out=Path(folder) / config.out.name, tracker="none"))
         seconds, waited, passes = _measure(run)
+        decoded = images_per_core_second(run)
     images = config.optim.batch_size / seconds
     parameters = sum(p.numel() for p in run.method.backbone.parameters())
     trained = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
@@ -64,9 +66,31 @@ def plan(config: Config) -> str:
         "passes": f"{passes:.3g} encoder passes per image",
         "memory": f"peak {peak}; a checkpoint takes {saved / 2**20:.0f} MiB",
         "measured": f"{images:,.1f} images/s, {seconds:.3g} s per step, {100 * waited:.0f} % of it waiting for data",
+        "data": _data_row(run, decoded, run.schedule.share / (seconds * (1 - waited))),
         "estimate": f"{run.steps * seconds / 3600:,.2f} h in total",
     }
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
+
+
+def images_per_core_second(run: Run) -> float:
+    """Measure how many of the run's images one core reads, decodes and crops per second, on up to 64 images."""
+    crops = Crops(run.images, run.config)
+    keys = next(run.schedule.batches(0, 1))[:64]
+    crops.__getitems__(keys[:1])  # opens the first shard
+    started = time.process_time()
+    crops.__getitems__(keys)
+    return len(keys) / (time.process_time() - started)
+
+
+def _data_row(run: Run, decoded: float, needed: float) -> str:
+    """What the cores can feed beside what the steps need: both in images/s of one process."""
+    cores = len(os.sched_getaffinity(0)) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    workers = min(max(1, run.config.data.workers), cores)
+    return (
+        f"{decoded:,.0f} images/s decoded per core; a process needs {needed:,.0f}, the work of "
+        f"{needed / decoded:.2f} cores; its {run.config.data.workers} workers on {cores:g} cores "
+        f"feed {workers * decoded:,.0f}"
+    )
 
 
 def _measure(run: Run) -> tuple[float, float, float]:
