@@ -7,6 +7,7 @@ ten times as long as arithmetic, `index_select` and copies.
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from .randomness import between
 
 JITTER_ORDERS = list(itertools.permutations(range(4)))
 """The 24 orders of brightness (0), contrast (1), saturation (2) and hue (3)."""
+_ORDERS = np.array(JITTER_ORDERS)
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601-2, as in Pillow and torchvision
 
@@ -58,23 +60,25 @@ def blur_(images: Tensor, sigma: Tensor) -> Tensor:
     """
     chosen = sigma.nonzero()[:, 0]
     if len(chosen):
-        matrices = _blur_matrices(sigma[chosen].to(images.device), images.shape[-1])
+        matrices = _blur_matrices(sigma[chosen], images.shape[-1], images.device)
         sharp = images.index_select(0, chosen.to(images.device))
         across = torch.bmm(sharp.flatten(1, 2), matrices.mT).view_as(sharp)
         _put(images, chosen, matrices[:, None] @ across)
     return images
 
 
-def _blur_matrices(sigma: Tensor, size: int) -> Tensor:
+def _blur_matrices(sigma: Tensor, size: int, device: torch.device) -> Tensor:
     """One-dimensional Gaussian blurs with reflected borders as matrices: (n,) to (n, S, S), rows sum to 1."""
-    pixel = torch.arange(size, device=sigma.device)
-    row, column, last = pixel[:, None], pixel[None, :], size - 1
-    # Each source pixel and its reflections in the two borders; a border pixel is not repeated.
-    direct, first_border, last_border = (row - column).abs(), row + column, 2 * last - row - column
-    kernel = torch.exp(-0.5 * (torch.arange(2 * size, device=sigma.device) / sigma[:, None]) ** 2)
-    kernel = kernel * (kernel > 1e-8)  # smaller weights change nothing in float32, but would slow a CPU down
-    matrices = kernel[:, direct] + kernel[:, first_border] * (column > 0) + kernel[:, last_border] * (column < last)
-    return matrices / matrices.sum(-1, keepdim=True)
+    radius = min(math.ceil(6 * float(sigma.max())), size - 1)  # beyond 6 sigma, float32 loses the weights
+    offset = torch.arange(-radius, radius + 1)
+    kernel = torch.exp(-0.5 * (offset / sigma[:, None].double()) ** 2)  # double: the same whatever the radius
+    kernel = kernel * (kernel > 1e-8)  # subnormal numbers would slow a CPU down
+    kernel = (kernel / kernel.sum(1, keepdim=True)).float().to(device)
+    source = (torch.arange(size)[:, None] + offset).abs()
+    source = torch.minimum(source, 2 * (size - 1) - source).to(device)  # a border pixel is not repeated
+    matrices = torch.zeros(len(sigma), size, size, device=device)
+    count = len(sigma), size, 2 * radius + 1
+    return matrices.scatter_add_(2, source.expand(count), kernel[:, None].expand(count))
 
 
 def gray(images: Tensor) -> Tensor:
@@ -140,27 +144,33 @@ def color_jitter_(images: Tensor, factors: Tensor, order: np.ndarray, weight: Te
     changed = (factors != torch.tensor([1.0, 1.0, 1.0, 0.0])).any(1).numpy().nonzero()[0]
     if not len(changed):
         return images
-    changed = changed[np.argsort(order[changed], kind="stable")]  # images with the same next operation lie side by side
-    sequences = [JITTER_ORDERS[number] for number in order[changed]]
-    chosen = torch.from_numpy(changed)
-    brightness, contrast, saturation = factors[chosen, :3, None, None, None].to(images.device).unbind(1)
-    parameters = (brightness, contrast, saturation, _rotations(factors[chosen, 3]).to(images.device))
-    here = chosen.to(images.device)
-    moved, pivots = images.index_select(0, here), None if weight is None else weight.index_select(0, here)
+    operations = _ORDERS[order]
+    # Before each position images are sorted by their next operation, so that each operation is called once.
+    rows = np.stack([changed[np.argsort(operations[changed, position], kind="stable")] for position in range(4)])
+    places, place = rows.copy(), np.empty(len(images), np.int64)
+    for before, after in itertools.pairwise(range(4)):
+        place[rows[before]] = np.arange(len(changed))
+        places[after] = place[rows[after]]
+    values = np.concatenate([factors.numpy()[:, :3], _rotations(factors.numpy()[:, 3])], 1)[rows]
+    values, sources = torch.from_numpy(values).to(images.device), torch.from_numpy(places).to(images.device)
+    weights = [None] * 4 if weight is None else weight[torch.from_numpy(rows).to(images.device)]
+    jittered = images
     for position in range(4):
-        stop = 0
-        for prefix, run in itertools.groupby(sequences, key=lambda sequence: sequence[: position + 1]):
-            start, stop = stop, stop + len(list(run))
-            adjust, values = _ADJUST[prefix[-1]], parameters[prefix[-1]]
-            adjust(moved[start:stop], values[start:stop], None if pivots is None else pivots[start:stop])
-    return _put(images, chosen, moved)
+        jittered = jittered.index_select(0, sources[position])
+        ends = np.searchsorted(operations[rows[position], position], range(5))
+        for adjust, column, (start, stop) in zip(_ADJUST, _COLUMNS, itertools.pairwise(ends), strict=True):
+            if start < stop:
+                pivots = None if weight is None else weights[position][start:stop]
+                adjust(jittered[start:stop], values[position, start:stop, column], pivots)
+    return _put(images, torch.from_numpy(rows[-1]), jittered)
 
 
 def _brightness(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
-    images.mul_(factor).clamp_(0, 1)
+    images.mul_(factor[:, :, None, None]).clamp_(0, 1)
 
 
 def _contrast(images: Tensor, factor: Tensor, weight: Tensor | None) -> None:
+    factor = factor[:, :, None, None]
     if weight is None:
         mean = gray(images.mean((-1, -2), keepdim=True))
     else:
@@ -169,10 +179,10 @@ def _contrast(images: Tensor, factor: Tensor, weight: Tensor | None) -> None:
 
 
 def _saturation(images: Tensor, factor: Tensor, _: Tensor | None) -> None:
-    torch.lerp(gray(images), images, factor, out=images).clamp_(0, 1)
+    torch.lerp(gray(images), images, factor[:, :, None, None], out=images).clamp_(0, 1)
 
 
-def _hue(images: Tensor, rotation: Tensor, _: Tensor | None) -> None:
+def _hue(images: Tensor, values: Tensor, _: Tensor | None) -> None:
     """Rotate the hue in the hexcone model (HSV) without computing angles.
 
     Let v and m be a pixel's largest and smallest channel. Around the colour circle each channel is a
@@ -186,21 +196,21 @@ def _hue(images: Tensor, rotation: Tensor, _: Tensor | None) -> None:
     third permutes the channels. Every rotation is therefore a matrix, a multiple of m + v, and a clamp.
     """
     largest, smallest = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
-    base = (smallest + largest) * rotation[:, 3:, :1, None]
-    turned = torch.baddbmm(base.flatten(2), rotation[:, :3], images.flatten(2)).view_as(images)
+    base = (smallest + largest) * values[:, 9:, None, None]
+    turned = torch.baddbmm(base.flatten(2), values[:, :9].unflatten(1, (3, 3)), images.flatten(2)).view_as(images)
     torch.clamp(turned, smallest, largest, out=images)
 
 
-def _rotations(shift: Tensor) -> Tensor:
-    """Parameters of `_hue`: hue shifts (B,), as fractions of the circle, to (B, 4, 3), a matrix and a row of 1 - s."""
-    thirds = (3 * shift).round()
+def _rotations(shift: np.ndarray) -> np.ndarray:
+    """Values for `_hue`: shifts (B,), as fractions of the circle, to the 9 entries of a matrix and 1 - s, (B, 10)."""
+    thirds = np.round(3 * shift)
     sixths = 6 * shift - 2 * thirds  # in [-1, 1]
-    ones = torch.ones_like(shift)
-    x_y_z = torch.stack([ones, 2 * (-sixths).clamp(min=0) - 1, 2 * sixths.clamp(min=0) - 1], 1)
-    channel = torch.arange(3)
-    source = (channel[None, :] - channel[:, None] + thirds.long()[:, None, None]) % 3
-    matrix = x_y_z[torch.arange(len(shift))[:, None, None], source]
-    return torch.cat([matrix, (1 - sixths.abs())[:, None, None].expand(-1, 1, 3)], 1)
+    x_y_z = np.stack([np.ones_like(shift), 2 * np.maximum(-sixths, 0) - 1, 2 * np.maximum(sixths, 0) - 1], 1)
+    channel = np.arange(3)
+    source = (channel[None, :] - channel[:, None] + thirds.astype(int)[:, None, None]) % 3
+    matrix = x_y_z[np.arange(len(shift))[:, None, None], source]
+    return np.concatenate([matrix.reshape(-1, 9), 1 - np.abs(sixths)[:, None]], 1)
 
 
 _ADJUST = (_brightness, _contrast, _saturation, _hue)
+_COLUMNS = (slice(0, 1), slice(1, 2), slice(2, 3), slice(3, None))  # the values of each operation

@@ -191,3 +191,17 @@ def test_positive_and_negative_are_made_from_the_strong_views(symmetric: bool):
     assert not torch.equal(anchors[0], anchors[1])
     torch.testing.assert_close(views["positive"], anchors, atol=1e-5, rtol=0)
     torch.testing.assert_close(views["unperturbed"], anchors, atol=1e-5, rtol=0)
+
+
+def test_the_two_strong_views_have_independent_draws():
+    config = make_config("simsiam", augment=plain(jitter=(0.4, 0.0, 0.0, 0.0), jitter_probability=1.0))
+    views = make_views(config, solid(60, 60, 60))
+    brightness = torch.stack([views[name].mean((1, 2, 3)) for name in ("anchor", "second")])
+    assert abs(torch.corrcoef(brightness)[0, 1]) < 0.1
+
+
+def test_the_negative_differs_from_its_weak_view_where_alpha_says_so():
+    views = make_views(make_config("simsiam"), torch.from_numpy(position_image(SIZE)).permute(2, 0, 1), draws=50)
+    change = (views["negative"] - views["unperturbed"]).abs().amax(1, keepdim=True)
+    assert (change.amax((1, 2, 3)) >= 2 / 255).all()
+    assert (change[views["alpha"] == 0] == 0).all()
