@@ -132,7 +132,7 @@ def download_command(argv: list[str]) -> None:
         "and sha256, and unpacks. Needs twice the archive's size on disk while it works.",
     )
     parser.add_argument("dataset", choices=sorted(ARCHIVES))
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="then give DIR as --data")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="destination; pass it as --data afterwards")
     parser.add_argument("--url", help=f"fetch the same bytes from another place (or set {URL_VARIABLE})")
     given = parser.parse_args(argv)
     archive = ARCHIVES[given.dataset]
@@ -149,8 +149,8 @@ def _render(folder: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("eval"),
-        description="Measure how well backbones find defects, with standard detectors on their features or "
-        "fine-tuned on defects, by exact metrics.",
+        description="Measure how well backbones find defects: with standard detectors on frozen features, or "
+        "fine-tuned on defects. All metrics are exact.",
         epilog=_EPILOG.replace("python -m eval", program("eval")).replace("-m eval", f"-m {__package__}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         help="1cls: padim (the default), patchcore, patchknn, gaussian, knn; all share one pass of the backbone. 2cls: "
         "classifier scores images, unet outlines defects; by default both",
     )
-    parser.add_argument("--category", action="extend", nargs="+", default=[], metavar="NAME", help="only these (all)")
+    parser.add_argument("--category", action="extend", nargs="+", default=[], metavar="NAME", help="categories to evaluate (all)")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="number of repetitions (1)")
     add_settings(parser)
     add_training(parser)

@@ -86,11 +86,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the options of the 2-class methods: fields of `Training`, with its defaults."""
     defaults = Training()
     group = parser.add_argument_group(
-        "2-class protocols", "Trained for a fixed length, and the last weights are used: no test image decides anything"
+        "2-class protocols", "Training has a fixed length and the last weights are used, so no test image influences it."
     )
     for name, parse, metavar, meaning in (
         ("classifier-size", positive, "PX", "side of the classifier's square images"),
-        ("unet-size", positive, "PX", "side of the U-Net's images; VisA's authors advise 800, for which use a GPU"),
+        ("unet-size", positive, "PX", "side of the U-Net's images; VisA's authors advise 800, which needs a GPU"),
         ("epochs", positive, "N", "passes over the training images"),
         ("min-steps", positive, "N", "minimum number of steps"),
         ("batch-size", positive, "N", "images per step"),

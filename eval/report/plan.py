@@ -37,7 +37,7 @@ def plan_command(argv: list[str]) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of an evaluation, as a pilot study")
     parser.add_argument("--baseline", required=True, metavar="W", help="the weights to compare with")
-    parser.add_argument("--difference", type=float, required=True, metavar="D", help="to detect, in points")
+    parser.add_argument("--difference", type=float, required=True, metavar="D", help="difference to detect, in points")
     add_groups(parser)
     given = parser.parse_args(argv)
     if given.difference == 0:

@@ -55,7 +55,7 @@ def summary_command(argv: list[str]) -> None:
         help="rows in this order; the first is the baseline. Repeat the option for further parts of the table",
     )
     parser.add_argument(
-        "--category", nargs="+", default=[], metavar="NAME", help="only these, as NAME or DATASET/NAME; default all"
+        "--category", nargs="+", default=[], metavar="NAME", help="categories, as NAME or DATASET/NAME (all)"
     )
     add_groups(parser)
     given = parser.parse_args(argv)

@@ -50,7 +50,7 @@ def test_route(route: str, hub: HubServer, training: dict[str, Any], tmp_path: P
     save_file({"picture": picture}, tmp_path / "picture.safetensors")
     names = {
         "owner/name": "acme/weights", "@commit": f"@{row.revision}", '"commit"': f'"{row.revision}"',
-        "runs/mine/export": str(export), "resnet50": "resnet18",
+        "runs/mine/export": str(export), "resnet50": "resnet18", "mobilenetv2_100": "resnet18",
     }  # fmt: skip
     snippet = _SNIPPETS[route]
     for name, value in names.items():
