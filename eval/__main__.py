@@ -132,7 +132,9 @@ def download_command(argv: list[str]) -> None:
         "and sha256, and unpacks. Needs twice the archive's size on disk while it works.",
     )
     parser.add_argument("dataset", choices=sorted(ARCHIVES))
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="destination; pass it as --data afterwards")
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="destination; pass it as --data afterwards"
+    )
     parser.add_argument("--url", help=f"fetch the same bytes from another place (or set {URL_VARIABLE})")
     given = parser.parse_args(argv)
     archive = ARCHIVES[given.dataset]
@@ -175,7 +177,9 @@ def _parser() -> argparse.ArgumentParser:
         help="1cls: padim (the default), patchcore, patchknn, gaussian, knn; all share one pass of the backbone. 2cls: "
         "classifier scores images, unet outlines defects; by default both",
     )
-    parser.add_argument("--category", action="extend", nargs="+", default=[], metavar="NAME", help="categories to evaluate (all)")
+    parser.add_argument(
+        "--category", action="extend", nargs="+", default=[], metavar="NAME", help="categories to evaluate (all)"
+    )
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="number of repetitions (1)")
     add_settings(parser)
     add_training(parser)

@@ -86,7 +86,8 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the options of the 2-class methods: fields of `Training`, with its defaults."""
     defaults = Training()
     group = parser.add_argument_group(
-        "2-class protocols", "Training has a fixed length and the last weights are used, so no test image influences it."
+        "2-class protocols",
+        "Training has a fixed length and the last weights are used, so no test image influences it.",
     )
     for name, parse, metavar, meaning in (
         ("classifier-size", positive, "PX", "side of the classifier's square images"),

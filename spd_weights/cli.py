@@ -128,7 +128,10 @@ def _add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("directory", type=Path, metavar="DIR", help="an export; of a pair, bundle _eta0 first")
     command.add_argument("--name", help="for example mobilenetv2_100_spd.adapt_steel (default: from training.json)")
     command.add_argument(
-        "--results", type=Path, metavar="FILE", help=f"results.json of {program('eval')} --weights NAME, for the bundled weight"
+        "--results",
+        type=Path,
+        metavar="FILE",
+        help=f"results.json of {program('eval')} --weights NAME, for the bundled weight",
     )
     _add_licences(command)
     command.set_defaults(run=_release("bundle_command"))

@@ -23,8 +23,8 @@ def add_groups(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATTERN",
-        help="count all categories that match a pattern as one, because they are not independent, such as boards of one "
-        "data set; a pattern matches NAME or DATASET/NAME and may contain * and ?",
+        help="count all categories that match a pattern as one, because they are not independent, such as boards of "
+        "one data set; a pattern matches NAME or DATASET/NAME and may contain * and ?",
     )
 
 
