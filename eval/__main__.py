@@ -177,9 +177,7 @@ def _parser() -> argparse.ArgumentParser:
         help="1cls: padim (the default), patchcore, patchknn, gaussian, knn; all share one pass of the backbone. 2cls: "
         "classifier scores images, unet outlines defects; by default both",
     )
-    parser.add_argument(
-        "--category", action="extend", nargs="+", default=[], metavar="NAME", help="categories to evaluate (all)"
-    )
+    parser.add_argument("--category", action="extend", nargs="+", default=[], metavar="NAME", help="categories (all)")
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="number of repetitions (1)")
     add_settings(parser)
     add_training(parser)
