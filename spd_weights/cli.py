@@ -121,6 +121,10 @@ def _add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--dry-run", action="store_true", help="only show what would change")
     command.add_argument("--tag", metavar="TAG", help="tag the commit, for example v1")
     command.add_argument("--update-catalog", action="store_true", help="write the row that pins it into the catalog")
+    command.add_argument(
+        "--dataset", type=_pair, action="append", default=[], metavar="NAME=OWNER/ID",
+        help="the Hub's id of a dataset in results.json, whose page shall list the results; repeatable",
+    )  # fmt: skip
     _add_licences(command)
     command.set_defaults(run=_release("publish_command"))
 
@@ -145,6 +149,13 @@ def _add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--arch", required=True, metavar="ARCH", help="its stock timm architecture, such as resnet50")
     command.add_argument("--to", type=Path, metavar="DIR", help="the export (default: FILE without its suffix)")
     command.set_defaults(run=_release("convert_command"))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"expected NAME=OWNER/ID, not {text}")
+    return name, value
 
 
 def _add_licences(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ def publish_command(arguments: argparse.Namespace) -> None:
     """Publish an export, and print what changed, how to load it and the catalog row that pins it."""
     done = publish(
         arguments.directory, arguments.repo, arguments.private, arguments.dry_run, arguments.tag, arguments.licence,
-        arguments.data_licence,
+        arguments.data_licence, dict(arguments.dataset),
     )  # fmt: skip
     for name, change in done.changes.items():
         print(f"{change:<9}  {name}")

@@ -27,6 +27,7 @@ def contents(
     name: str | None = None,
     licence: str | None = None,
     data_licence: str | None = None,
+    datasets: Mapping[str, str] | None = None,
 ) -> dict[str, Path | bytes]:
     """Collect the files of a release.
 
@@ -36,6 +37,7 @@ def contents(
         name: The catalog name for a weight bundled with this package.
         licence: The weights' licence, written into every file that states one; None keeps what the export says.
         data_licence: The training data's licence, likewise.
+        datasets: Dataset name in results.json to its id on the Hub, for `.eval_results`.
 
     Returns:
         The export's files, results without this machine's paths, `.eval_results`, and the rendered card.
@@ -57,7 +59,7 @@ def contents(
     if (directory / RESULTS).is_file():
         measured = results.read(directory / RESULTS)
         files[RESULTS] = _json(measured)
-        for stem, text in results.eval_results(measured, digest).items():
+        for stem, text in results.eval_results(measured, digest, datasets or {}).items():
             files[f".eval_results/{stem}.yaml"] = text.encode()
     if preview := (directory / PREVIEW).is_file():
         files[PREVIEW] = directory / PREVIEW

@@ -72,6 +72,7 @@ def publish(
     tag: str | None = None,
     licence: str | None = None,
     data_licence: str | None = None,
+    datasets: Mapping[str, str] | None = None,
 ) -> Published:
     """Publish an export as one commit to main, after reading every byte back from a staging branch.
 
@@ -88,23 +89,26 @@ def publish(
         licence: The weights' licence in the Hub's spelling; None keeps the training record's. If neither states
             one, the card says so and carries `license: unknown`.
         data_licence: The training data's licence, likewise.
+        datasets: Name of an evaluated dataset to its id on the Hub, whose pages then list the results.
 
     Returns:
         What changed, and the commit that holds it.
 
     Raises:
-        SpdError: The export is not sound or does not state its origin, the name or the tag is taken, the Hub
-            refuses or cannot be reached, someone else commits at the same moment, or the Hub returns other bytes.
+        SpdError: The export is not sound or does not state its origin, the name or the tag is taken, a dataset id
+            does not exist, the Hub refuses or cannot be reached, someone else commits at the same moment, or the Hub
+            returns other bytes.
     """
     _check_tag(tag)
     config = check_export(directory)
     if "vit" in repo_id.lower() and "vit" not in config["architecture"]:
         warnings.warn(f"anomalib will treat {repo_id} as a vision transformer because it contains vit", stacklevel=2)
-    files = contents(directory, repo=repo_id, licence=licence, data_licence=data_licence)
+    files = contents(directory, repo=repo_id, licence=licence, data_licence=data_licence, datasets=datasets)
     target = _Target(HfApi(library_name="spd-weights"), repo_id, files)
     with explained(repo_id):
         if not dry_run and get_token() is None:
             raise SpdError("publishing needs a token: run hf auth login, or set HF_TOKEN")
+        _check_datasets(target, datasets or {})
         head, changes = _compare(target, private=private)
         if head is not None:
             _check_name_is_free(target, head, config)
@@ -122,6 +126,12 @@ def publish(
 def _check_tag(tag: str | None) -> None:
     if tag is not None and (not _TAG.fullmatch(tag) or tag in ("main", STAGING) or re.fullmatch(r"[0-9a-f]{40}", tag)):
         raise SpdError(f"'{shown(tag)}' cannot be a tag; use letters, digits, dots and hyphens, for example v1")
+
+
+def _check_datasets(target: _Target, datasets: Mapping[str, str]) -> None:
+    for name, dataset in datasets.items():
+        with explained(f"dataset {dataset} (for {name})"):
+            with_retries(partial(target.api.dataset_info, dataset))
 
 
 def _put(target: _Target, head: str | None, changes: Mapping[str, str], private: bool, title: str) -> str:

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from huggingface_hub import EvalResult
-from huggingface_hub.utils._fixes import yaml_dump
+from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
 from spd_weights.errors import SpdError, program
-from spd_weights.files import read_json
+from spd_weights.files import json_text, read_json
 
 _KEYS = ("dataset", "protocol", "method", "metric")
 _HEADLINE = ("image_auroc", "image_aupr", "pixel_auroc", "pixel_aupr", "pixel_aupro")  # what papers report
@@ -122,18 +121,33 @@ def model_index(results: Mapping[str, Any] | None, weights_sha256: str | None) -
     ]
 
 
-def eval_results(results: Mapping[str, Any] | None, weights_sha256: str | None) -> dict[str, str]:
-    """The measured means as the Hub's `.eval_results/<dataset>.yaml`: file stem to content."""
-    entries: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def eval_results(
+    results: Mapping[str, Any] | None, weights_sha256: str | None, datasets: Mapping[str, str]
+) -> dict[str, str]:
+    """The headline means as the Hub's `.eval_results/<dataset>.yaml`: file stem to content.
+
+    Args:
+        results: The content of results.json; None if nothing was evaluated.
+        weights_sha256: Take only these weights' rows; None takes all.
+        datasets: Dataset name in results.json to its id on the Hub. The Hub accepts only ids that exist there, so
+            results on other datasets are left out.
+    """
+    entries: dict[str, list[EvalResultEntry]] = defaultdict(list)
     for entry in summarise(results, weights_sha256):
-        if entry["value"] is not None:
-            stem = re.sub(r"[^A-Za-z0-9_-]+", "-", entry["dataset"]).strip("-") or "dataset"
-            task = "-".join(entry[key] for key in _KEYS[1:])
-            spread = "" if entry["spread"] is None else f", standard deviation over seeds {entry['spread']:.4f}"
-            notes = f"mean of {entry['categories']} categories, {entry['seeds']} seeds{spread}"
-            dataset = {"id": entry["dataset"], "task_id": task}
-            entries[stem].append({"dataset": dataset, "value": entry["value"], "notes": notes})
-    return {stem: yaml_dump(listed, sort_keys=False) for stem, listed in entries.items()}
+        if entry["value"] is None or entry["metric"] not in _HEADLINE or entry["dataset"] not in datasets:
+            continue
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", entry["dataset"]).strip("-") or "dataset"
+        spread = "" if entry["spread"] is None else f", standard deviation over seeds {entry['spread']:.4f}"
+        entries[stem].append(
+            EvalResultEntry(
+                dataset_id=datasets[entry["dataset"]],
+                task_id="-".join(entry[key] for key in _KEYS[1:]),
+                value=entry["value"],
+                notes=f"mean of {entry['categories']} categories, {entry['seeds']} seeds{spread}",
+            )
+        )
+    # JSON is YAML, too.
+    return {stem: json_text(eval_result_entries_to_yaml(listed)) for stem, listed in entries.items()}
 
 
 def _split(results: Mapping[str, Any] | None, weights_sha256: str | None) -> tuple[_Rows, _Rows]:

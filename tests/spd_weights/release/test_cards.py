@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -109,14 +109,19 @@ def test_results_are_means_of_means_of_these_weights(training: dict[str, Any]) -
     assert "Not measured." in cards.render(training, {"rows": rows}, weights_sha256="c")
     (measured,) = ModelCard(text).data.eval_results
     assert (measured.metric_type, measured.metric_value) == ("image_auroc", pytest.approx(0.8))
-    assert eval_results({"rows": rows}, "c") == {}
+    assert eval_results({"rows": rows}, "c", _IDS) == {}
+
+
+_IDS = {"visa": "someone/visa"}
 
 
 def test_eval_results_are_what_the_hub_client_reads() -> None:
-    parse = pytest.importorskip("huggingface_hub", minversion="1.4").parse_eval_result_entries
-    entries = parse(yaml.safe_load(eval_results({"rows": [_row(value=0.8)]}, "a")["visa"]))
+    rows = {"rows": [_row(value=0.8), _row(value=0.7, dataset="mine"), _row(value=0.6, metric="image_f1max")]}
+    files = eval_results(rows, "a", _IDS)
+    assert list(files) == ["visa"]  # the Hub has no dataset for the other
+    entries = parse_eval_result_entries(yaml.safe_load(files["visa"]))
     assert [(entry.dataset_id, entry.task_id, entry.value) for entry in entries] == [
-        ("visa", "1cls-padim-image_auroc", pytest.approx(0.8))
+        ("someone/visa", "1cls-padim-image_auroc", pytest.approx(0.8))
     ]
 
 
@@ -133,7 +138,7 @@ def test_results_stand_beside_others_of_the_same_cells_with_spread(training: dic
     spread = np.array(values["a"]).reshape(2, 3).mean(0).std(ddof=1)
     assert "| metric | these weights | b | c | categories | seeds |" in text
     assert f"| image_auroc | {mean:.4f} ± {spread:.4f} | 0.5000 ± 0.0000 | – | 2 | 3 |" in text
-    assert f"standard deviation over seeds {spread:.4f}" in eval_results({"rows": rows}, "a")["visa"]
+    assert f"standard deviation over seeds {spread:.4f}" in eval_results({"rows": rows}, "a", _IDS)["visa"]
 
 
 @pytest.mark.parametrize(
@@ -154,7 +159,7 @@ def test_names_without_this_machines_paths(weights: str, public: str) -> None:
 def test_only_finite_numbers_are_claimed(values: list[Any]) -> None:
     rows = {"rows": [_row(value=value, category=str(i)) for i, value in enumerate(values)]}
     sound = all(value in (0.5, 1) and value is not True for value in values)
-    assert ("visa" in eval_results(rows, None)) == bool(model_index(rows, None)) == sound
+    assert ("visa" in eval_results(rows, None, _IDS)) == bool(model_index(rows, None)) == sound
     text = cards.render({}, rows)
     assert ("not measured" in text) == (not sound)
     assert ".nan" not in text

@@ -94,7 +94,11 @@ def test_results_are_published_with_the_card_that_shows_them(hub: HubServer, exp
     }
     rows = [{**row, "metric": "image_auroc", "seed": 0, "value": 0.875}]
     (export / "results.json").write_text(json.dumps({"schema": 1, "rows": rows}))
-    publish(export, repo)
+    with pytest.raises(SpdError, match=r"dataset acme/none \(for visa\): not found"):
+        publish(export, repo, datasets={"visa": "acme/none"})
+    HfApi().create_repo("acme/visa", repo_type="dataset", exist_ok=True)
+    done = publish(export, repo, datasets={"visa": "acme/visa"})
+    assert done.changes[".eval_results/visa.yaml"] == "new"
     assert "| image_auroc | 0.8750 | 1 | 1 |" in Path(hf_hub_download(repo, "README.md")).read_text()
     assert json.loads(Path(hf_hub_download(repo, "results.json")).read_text())["rows"] == rows
 
@@ -342,10 +346,11 @@ def test_what_an_earlier_version_had_is_deleted_in_the_same_commit(
     rows = [{**row, "method": "padim", "metric": "image_auroc", "seed": 0, "value": 0.875}]
     (export / "results.json").write_text(json.dumps({"schema": 1, "rows": rows}))
     (export / "preview.png").write_bytes(b"views")
-    first = publish(export, repo)
+    HfApi().create_repo("acme/visa", repo_type="dataset", exist_ok=True)
+    first = publish(export, repo, datasets={"visa": "acme/visa"})
     HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="LICENSE", repo_id=repo)
     old = set(HfApi().list_repo_files(repo, revision=first.commit)) - {*EXPORT_FILES, ".gitattributes"}
-    assert {"results.json", "preview.png"} < old
+    assert old == {"results.json", "preview.png", ".eval_results/visa.yaml"}
     export_backbone(random_backbone(seed=1), export, {**training, "seed": 1})
     planned = publish(export, repo, dry_run=True)
     done = publish(export, repo)
