@@ -65,25 +65,6 @@ def shorten(size: int) -> Act:
     return act
 
 
-def redirect(origin: str) -> Act:
-    """Answer a request for a large file as the Hub does: it lies at another origin."""
-
-    def act(handler: Handler) -> bool:
-        send = handler.send
-
-        def elsewhere(content: bytes, *rest: Any, **headers: str) -> None:
-            if "X-Linked-Etag" not in headers:
-                return send(content, *rest, **headers)
-            kept = {name: value for name, value in headers.items() if name.startswith("X-")}
-            return send(b"", 302, Location=f"{origin}{handler.path}", **kept)
-
-        handler.send = elsewhere  # type: ignore[method-assign]
-        handler.close_connection = True
-        return False
-
-    return act
-
-
 def _through(wrap: Callable[[Any], Any]) -> Act:
     def act(handler: Handler) -> bool:
         handler.wfile = wrap(handler.wfile)

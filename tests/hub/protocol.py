@@ -7,7 +7,7 @@ import re
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import yaml
 
@@ -18,29 +18,33 @@ if TYPE_CHECKING:
 
 WRITE_TOKEN, READ_TOKEN = "hf_local_write", "hf_local_read"
 USER = "tester"
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".npz", ".zip", ".parquet", ".tar")
 LFS_SIZE = 10 << 20
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One method a kind of request, found by `ROUTES`."""
+    """One method per kind of request, found by `ROUTES`."""
 
     hub: "HubServer"
+    is_content_origin = False  # True: this is the storage that large files are redirected to
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
         """Keep quiet; `HubServer.requests` has the record."""
 
     def handle_one(self) -> None:
-        # A data set's repository is called datasets/owner/name here, wherever a model's is called owner/name.
+        # The store names a dataset's repository datasets/owner/name, and a model's owner/name.
         path = urlsplit(self.path).path.replace("/api/datasets/", "/api/models/datasets/", 1)
-        self.hub.requests.append((self.command, path))
+        (self.hub.content_requests if self.is_content_origin else self.hub.requests).append((self.command, path))
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.hub.fault and self.hub.fault(self):
             return
         try:
             for method, pattern, name in ROUTES:
                 if (method == self.command) and (match := re.fullmatch(pattern, path)):
+                    if new := self.hub.store.renames.get(match.groupdict().get("repo_id", "")):
+                        moved = self.path.replace(match["repo_id"].removeprefix("datasets/"), new, 1)
+                        self.reply({"error": "moved"}, 307, Location=moved)
+                        return
                     self.authorise(writes=method in ("POST", "PUT", "DELETE") and name not in READS_BY_POST)
                     getattr(self, name)(**{key: unquote(value) for key, value in match.groupdict().items() if value})
                     return
@@ -54,6 +58,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def authorise(self, writes: bool) -> None:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.is_content_origin:
+            self.known = True  # the address is signed
+            if token:
+                raise HubError(400, "Only one auth mechanism allowed")
+            return
         if token and token not in (WRITE_TOKEN, READ_TOKEN):
             raise HubError(401, "Invalid credentials in Authorization header")
         self.known = bool(token)
@@ -69,7 +78,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def send(self, content: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+        limits = {} if self.is_content_origin else _RATE_LIMIT
+        for name, value in {"Content-Length": str(len(content)), **limits, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -126,7 +136,17 @@ class Handler(BaseHTTPRequestHandler):
             parents = {path.removesuffix("/".join(below)) + "/".join(below[:i]) for i in range(1, len(below))}
             folders |= parents if recursive else {min(parents)} if parents else set()
             entries += [file_entry(path, entry)] if recursive or not parents else []
-        self.reply(entries + [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)])
+        self.reply_page(entries + [{"type": "directory", "path": path, "oid": "0" * 40} for path in sorted(folders)])
+
+    def reply_page(self, items: list[Any]) -> None:
+        """Answer with one page of a list, and the address of the next one in a Link header."""
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        start = int(query.pop("cursor", ["0"])[0])
+        end = start + self.hub.page_size
+        more = {**query, "cursor": [str(end)]}
+        link = f'<{self.hub.endpoint}{url.path}?{urlencode(more, doseq=True)}>; rel="next"'
+        self.reply(items[start:end], **({"Link": link} if end < len(items) else {}))
 
     def history(self, repo_id: str, revision: str) -> None:
         repo, sha = self.find(repo_id, revision)
@@ -143,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
                 }
             )
             sha = commit["parent"]
-        self.reply(commits)
+        self.reply_page(commits)
 
     def refs(self, repo_id: str) -> None:
         repo, _ = self.find(repo_id)
@@ -211,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
         files = []
         for wanted in json.loads(self.body)["files"]:
             path = wanted["path"]
-            lfs = path.endswith(LFS_SUFFIXES) or wanted["size"] > LFS_SIZE
+            lfs = self.hub.store.is_large(repo, sha, path) or wanted["size"] > LFS_SIZE
             there = repo["commits"][sha]["files"].get(path)
             oid = there and there["sha256" if there["lfs"] else "oid"]
             mode = "lfs" if lfs else "regular"
@@ -286,6 +306,10 @@ class Handler(BaseHTTPRequestHandler):
             if self.hub.xet:
                 route = f"{self.hub.endpoint}/api/models/{repo_id}/xet-read-token/{sha}"
                 headers |= {"X-Xet-Hash": entry["sha256"], "X-Xet-Refresh-Route": route}
+            if not self.is_content_origin:
+                location = f"{self.hub.content_endpoint}/{repo_id}/resolve/{sha}/{path}?signature=x"
+                self.send(b"", 302, **headers, Location=location)
+                return
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not wanted:
             self.send(content, **headers)
@@ -303,6 +327,7 @@ def file_entry(path: str, entry: dict[str, Any]) -> dict[str, Any]:
     return {**plain, **({"lfs": lfs} if entry["lfs"] else {})}
 
 
+_RATE_LIMIT = {"RateLimit": '"api";r=499;t=300', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}
 _REPO = r"(?P<repo_id>(datasets/)?[^/]+/[^/]+)"
 _MODEL = rf"/api/models/{_REPO}"
 ROUTES = [

@@ -1,5 +1,6 @@
 """What `server` serves: repositories with commits, branches and tags, and blobs by digest, on disk."""
 
+import fnmatch
 import hashlib
 import json
 import threading
@@ -7,6 +8,12 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+# The suffixes in the .gitattributes of a new repository on the Hub that a model may have.
+_LARGE = (
+    "7z", "arrow", "bin", "ckpt", "gz", "h5", "joblib", "model", "msgpack", "npy", "npz", "onnx", "parquet", "pickle",
+    "pkl", "pt", "pth", "safetensors", "tar", "tflite", "zip", "zst",
+)  # fmt: skip
 
 
 class HubError(Exception):
@@ -22,6 +29,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root, self.lock = root, threading.RLock()
+        self.renames: dict[str, str] = {}  # old name to new name; requests are redirected
         (root / "blobs").mkdir(parents=True, exist_ok=True)
         self.repos: dict[str, dict[str, Any]] = {
             path.relative_to(root / "repos").as_posix().removesuffix(".json"): json.loads(path.read_text())
@@ -33,8 +41,21 @@ class Store:
             if repo_id in self.repos:
                 raise HubError(409, "You already created this model repo")
             self.repos[repo_id] = {"private": private, "branches": {}, "tags": {}, "commits": {}}
-            attributes = self.add_blob(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
+            lines = [f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in _LARGE]
+            attributes = self.add_blob("".join(lines).encode())
             self.commit(repo_id, "main", "initial commit", {".gitattributes": {**attributes, "lfs": False}}, [])
+
+    def rename(self, repo_id: str, new: str) -> None:
+        with self.lock:
+            self.repos[new] = self.repos.pop(repo_id)
+            self.renames[repo_id] = new
+
+    def is_large(self, repo: dict[str, Any], sha: str, path: str) -> bool:
+        """Say whether the repository's .gitattributes send a file to large file storage."""
+        entry = repo["commits"][sha]["files"].get(".gitattributes")
+        lines = self.blob(entry["sha256"]).read_text().splitlines() if entry else []
+        patterns = [line.split()[0] for line in lines if "filter=lfs" in line]
+        return any(fnmatch.fnmatch(name, pattern) for pattern in patterns for name in (path, path.split("/")[-1]))
 
     def repo(self, repo_id: str, may_see_private: bool = True) -> dict[str, Any]:
         if repo_id not in self.repos or (self.repos[repo_id]["private"] and not may_see_private):

@@ -141,3 +141,30 @@ def test_server_speaks_the_rest_of_the_protocol(hub: HubServer, repo: str) -> No
     with urllib.request.urlopen(request) as answer:
         assert (answer.status, answer.read()) == (206, b"345")
         assert answer.headers["Content-Range"] == "bytes 3-5/10"
+
+
+def test_a_renamed_repository_is_followed(hub: HubServer, export: Path, repo: str, tmp_path: Path) -> None:
+    row = publish(export, repo).row
+    assert row is not None
+    hub.store.rename(repo, f"{repo}-new")
+    assert weights_file(row, tmp_path).read_bytes() == (export / "model.safetensors").read_bytes()
+    assert (pull(repo) / "model.safetensors").read_bytes() == (export / "model.safetensors").read_bytes()
+
+
+def test_repository_that_keeps_weights_as_ordinary_files(hub: HubServer, export: Path, repo: str) -> None:
+    HfApi().create_repo(repo)
+    HfApi().create_commit(repo, [CommitOperationAdd(".gitattributes", b"*.bin filter=lfs\n")], commit_message="mine")
+    done = publish(export, repo)
+    assert set(publish(export, repo).changes.values()) == {"unchanged"}
+    assert (pull(repo, revision=done.commit) / "model.safetensors").is_file()
+    entry = hub.store.entry(hub.store.repo(repo), str(done.commit), "model.safetensors")
+    assert not entry["lfs"]
+
+
+def test_lists_come_in_pages(hub: HubServer, export: Path, repo: str) -> None:
+    publish(export, repo)
+    assert len(EXPORT_FILES) > hub.page_size
+    hub.requests.clear()
+    assert {*EXPORT_FILES, ".gitattributes"} == set(HfApi().list_repo_files(repo))
+    trees = [path for method, path in hub.requests if "/tree/" in path]
+    assert len(trees) == 2
