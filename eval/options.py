@@ -44,6 +44,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="feature maps that all 1-class methods read, as indices into timm's feature_info (blocks of a vision "
         "transformer); -1 is the last (each method's own layers)",
     )
+    _add_detector_settings(parser, defaults)
+
+
+def _add_detector_settings(parser: argparse.ArgumentParser, defaults: Settings) -> None:
+    """Add the options that concern one detector."""
     parser.add_argument(
         "--padim-dims",
         type=positive,
