@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .config import Config
-from .data.loader import Crops, make_loader
+from .data.loader import Crops, Schedule, make_loader
 from .loop import forward_backward
 from .recipes import recipe_name
 from .run import Run
@@ -38,7 +38,7 @@ def plan(config: Config) -> str:
     with tempfile.TemporaryDirectory() as folder:
         run = begin(dataclasses.replace(config, out=Path(folder) / config.out.name, tracker="none"))
         seconds, waited, passes = _measure(run)
-        decoded = images_per_core_second(run)
+        decoded = images_per_core_second(Crops(run.images, config), run.schedule)
     images = config.optim.batch_size / seconds
     parameters = sum(p.numel() for p in run.method.backbone.parameters())
     trained = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
@@ -72,10 +72,9 @@ def plan(config: Config) -> str:
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
 
 
-def images_per_core_second(run: Run) -> float:
-    """Measure how many of the run's images one core reads, decodes and crops per second, on up to 64 images."""
-    crops = Crops(run.images, run.config)
-    keys = next(run.schedule.batches(0, 1))[:64]
+def images_per_core_second(crops: Crops, schedule: Schedule) -> float:
+    """Measure how many images one core reads, decodes and crops per second, on up to 64 images of the first step."""
+    keys = next(schedule.batches(0, 1))[:64]
     crops.__getitems__(keys[:1])  # opens the first shard
     started = time.process_time()
     crops.__getitems__(keys)

@@ -7,6 +7,9 @@ optimiser on tensors in memory, (b) the same with images that workers decode and
 medians of b / a and of SPD step / base step, beside the ratio of images that pass through the encoder. The workers
 run throughout, and their queues are full before and after each block (b), so no block pays for another's decoding.
 With --precision bf16 it also compares the whole SPD step in bfloat16 with that in float32.
+
+Also prints how many images one core decodes per second, and for one SPD step with its views the operator calls on the
+device and, on a GPU, how often the CPU waited for it.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import itertools
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,11 +25,13 @@ import timm
 import torch
 from torch import Tensor
 
+from tests.train.calls import CallCounter
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
-from train.data.loader import Crops, Schedule, make_loader
+from train.data.loader import Crops, make_loader, make_schedule
 from train.data.sources import open_images
 from train.methods import build_method
 from train.optim import make_optimizer, set_learning_rate
+from train.plan import images_per_core_second
 from train.recipes import SimSiam
 from train.setup import keep_freed_memory
 from train.views.views import ViewMaker, memory_layout
@@ -50,13 +56,13 @@ class Training:
         self.method = build_method(self.config, backbone).to(self.device, memory_format=layout).train()
         self.optimizer = make_optimizer(self.method, self.config.optim, fused=self.device.type == "cuda")
         images = open_images(args.data)
-        self.schedule = Schedule(len(images), args.batch, 0)
+        self.crops, self.schedule = Crops(images, self.config), make_schedule(images, args.batch, 0)
         self.make_views = ViewMaker(self.config, expected["mean"], expected["std"], self.device)
         names = ("anchor", "second", *(("positive", "negative") if spd > 0 else ()))
         shape = (args.batch, 3, args.size, args.size)
         self.ready = {name: torch.randn(shape, device=self.device).contiguous(memory_format=layout) for name in names}
-        self.steps, total = args.steps, (args.rounds + 1) * args.steps
-        self.loader = iter(make_loader(Crops(images, self.config), self.schedule, 0, total, args.workers))
+        self.steps, total = args.steps, (args.rounds + 1) * args.steps + 1
+        self.loader = iter(make_loader(self.crops, self.schedule, 0, total, args.workers))
         self.seconds([self.ready] * 2)
         self.whole()
 
@@ -82,6 +88,22 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
+
+    def calls(self) -> str:
+        """Operator calls and synchronisations of one step with data."""
+        batch = next(self.loader)
+        on_gpu = self.device.type == "cuda"
+        with warnings.catch_warnings(record=True) as waits, CallCounter(self.device.type) as counter:
+            warnings.simplefilter("always")
+            if on_gpu:
+                torch.cuda.set_sync_debug_mode("warn")
+            views = self.make_views(batch)
+            of_views = counter.calls
+            self.seconds([views])
+            if on_gpu:
+                torch.cuda.set_sync_debug_mode("default")
+        count = sum("synchronizing" in str(warning.message) for warning in waits) if on_gpu else "not measurable"
+        return f"{counter.calls} calls, {of_views} of them for the views; synchronisations: {count}"
 
 
 def main() -> None:
@@ -115,6 +137,8 @@ def main() -> None:
     print(f"{args.arch} {args.size} px, {base.device}: ", end="")
     print(f"with data / on tensors in memory {without:.3f}, with SPD {with_spd:.3f}")
     print(f"SPD step / base step {cost:.3f}; {passes:.0f} times as many images pass through the encoder")
+    decoded = images_per_core_second(spd.crops, spd.schedule)
+    print(f"one core decodes {decoded:.0f} images/s; an SPD step: {spd.calls()}")
     if gains:
         print(f"bf16 step / float32 step {statistics.median(gains):.3f}, with SPD and data")
 
