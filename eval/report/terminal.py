@@ -51,27 +51,34 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
 
 
 def _fitting(table: Table, console: Console) -> list[Grid]:
-    """Split a table by metrics until each part fits the terminal; image and pixel metrics stay together."""
+    """Split a table until each part fits the terminal: by metrics, image and pixel metrics apart, then by weights."""
     unlimited = console.options.update(max_width=10_000)  # otherwise a table measures no wider than the terminal
-    for size in (8, 4, 2, 1):
-        metrics = [table.metrics[first : first + size] for first in range(0, len(table.metrics), size)]
-        views = [_results_grid(table, some) for some in metrics]
+    sizes = [(metrics, len(table.weights)) for metrics in (8, 4, 2, 1)] + [(1, weights) for weights in (8, 4, 2, 1)]
+    for metrics, weights in sizes:
+        views = [
+            _results_grid(table, some, few)
+            for some in _parts(table.metrics, metrics)
+            for few in _parts(table.weights, weights)
+        ]
         if all(console.measure(view, options=unlimited).maximum <= console.width for view in views):
             break
     return views
 
 
-def _results_grid(table: Table, metrics: Sequence[str]) -> Grid:
+def _parts(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def _results_grid(table: Table, metrics: Sequence[str], weights: Sequence[str]) -> Grid:
     letter = table.letters() if len(table.weights) > 1 else dict.fromkeys(table.weights, "")
     view = grid(show_footer=True)
     view.add_column("category", footer="mean", no_wrap=True)
-    for metric in metrics:
-        for weights in table.weights:
-            header = TITLES[metric].replace(" ", "\n") + f"\n{letter[weights]}"
-            view.add_column(header.strip(), justify="right", footer=str(table.mean(weights, metric)), no_wrap=True)
+    columns = [(metric, name) for metric in metrics for name in weights]
+    for metric, name in columns:
+        header = TITLES[metric].replace(" ", "\n") + f"\n{letter[name]}"
+        view.add_column(header.strip(), justify="right", footer=str(table.mean(name, metric)), no_wrap=True)
     for category in table.categories:
-        values = (str(table.value(category, weights, metric)) for metric in metrics for weights in table.weights)
-        view.add_row(escape(category), *values)
+        view.add_row(escape(category), *(str(table.value(category, name, metric)) for metric, name in columns))
     return view
 
 

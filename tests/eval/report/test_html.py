@@ -1,5 +1,6 @@
 """The page, the printed tables and the tables to paste show what results.json says, and only that."""
 
+import io
 import re
 from html.parser import HTMLParser
 
@@ -17,6 +18,7 @@ from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export
+from tests.eval.rows import row
 
 WEIGHTS = ["random:test_resnet", "random:test_vit"]
 
@@ -103,10 +105,10 @@ def test_markdown_and_latex_hold_every_value(measured):
     typeset = [line.rstrip("\\ ").split(" & ") for line in latex.splitlines() if line.startswith("tile")]
     (table,) = tables(read_results(measured)["rows"])
     for found, sign in ((rows, "±"), (typeset, r"$\pm$")):
-        assert [len(row) for row in found] == [2 + len(table.metrics)] * 2
-        for row, weights in zip(found, table.weights, strict=True):
+        assert [len(line) for line in found] == [2 + len(table.metrics)] * 2
+        for line, weights in zip(found, table.weights, strict=True):
             expected = [str(table.values["tile", weights, metric]).replace("±", sign) for metric in table.metrics]
-            assert row[2:] == expected
+            assert line[2:] == expected
     assert r"random:test\_resnet" in latex
     assert "random:test_resnet" not in latex
     assert "the category has no masks" in markdown
@@ -118,6 +120,16 @@ def test_narrow_terminals_get_more_tables_not_cut_numbers(measured):
         console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
         print_tables(read_results(measured)["rows"], console)
         assert "…" not in console.export_text()
+
+
+def test_many_weights_get_more_tables_not_cut_numbers():
+    rows = [row(f"weights{i}", "tile", (10 + i) / 100) for i in range(15)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_tables(rows, console)
+    printed = console.export_text()
+    assert "…" not in printed
+    for i in range(15):
+        assert printed.count(f"{10 + i}.0") == 2  # the category and the mean
 
 
 def test_results_that_cannot_be_read(tmp_path, measured):
