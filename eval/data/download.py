@@ -135,12 +135,12 @@ def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
     if target.is_file() and target.stat().st_size == member.size:  # left by an interrupted run
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
+    partial = target.with_name(f".{target.name}.part")
     source = tar.extractfile(member)
     assert source is not None
-    with source, beside.open("wb") as file:
+    with source, partial.open("wb") as file:
         shutil.copyfileobj(source, file, _PIECE)
-    os.replace(beside, target)
+    os.replace(partial, target)
 
 
 def _fetch(archive: Archive, part: Path, bars: "_Bars", wait: Callable[[float], None]) -> None:

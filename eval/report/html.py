@@ -1,4 +1,4 @@
-"""report.html: one self-contained page that shows results.json and the figures stored beside it."""
+"""report.html: one self-contained page that shows results.json and the stored figures."""
 
 import base64
 import json

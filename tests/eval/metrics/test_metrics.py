@@ -112,8 +112,8 @@ def test_spot_diff_loses_the_pixels_tied_at_a_float32_minimum():
     maps[masks] = 1.2 + 2 * rng.random(masks.sum())
     exact, theirs = pixel_metrics(maps, masks), spot_diff_metrics(maps, masks)
     assert theirs["pixel_auroc_spotdiff"].value < exact["pixel_auroc"].value - 0.3
-    mended = spot_diff_metrics(maps.astype(np.float64), masks)
-    assert mended["pixel_auroc_spotdiff"].value == pytest.approx(exact["pixel_auroc"].value, abs=0.01)
+    in_double = spot_diff_metrics(maps.astype(np.float64), masks)
+    assert in_double["pixel_auroc_spotdiff"].value == pytest.approx(exact["pixel_auroc"].value, abs=0.01)
 
 
 def test_trapezoid_flatters_few_distinct_scores():
@@ -194,7 +194,7 @@ def test_constant_maps_are_chance():
     assert {name: values[name] for name in expected} == pytest.approx(expected)
 
 
-def test_regions_count_alike_and_diagonal_pixels_join():
+def test_regions_have_equal_weight_and_diagonal_pixels_join():
     maps = np.zeros((1, 8, 8), np.float32)
     masks = np.zeros(maps.shape, bool)
     masks[0, :4, :4] = True  # sixteen pixels, found

@@ -22,7 +22,7 @@ def test_smallest_number_that_suffices():
     assert units_needed(-1, 1.5, 0.8) == needed
 
 
-def test_noise_of_categories_and_seeds_is_told_apart():
+def test_noise_of_categories_and_seeds_is_separated():
     rng = np.random.default_rng(1)
     true = rng.normal(0, 2, 400)
     pairs = {i: dict(enumerate(true[i] + rng.normal(0, 3, 4))) for i in range(400)}

@@ -1,4 +1,4 @@
-"""Published numbers: that they agree with themselves, and stand beside what may be compared with them."""
+"""Published numbers are consistent, and are shown only beside results that they can be compared with."""
 
 import json
 from pathlib import Path
