@@ -134,7 +134,7 @@ def headless(architecture: str, model_args: Mapping[str, Any], where: str) -> nn
     """
     try:
         model: nn.Module = timm.create_model(architecture, pretrained=False, **{"num_classes": 0, **model_args})
-    except Exception as error:  # each architecture raises errors of its own for sizes it cannot have
+    except Exception as error:  # architectures raise different errors for sizes they do not support
         said = shown(" ".join(str(error).split()))
         raise SpdError(f"{where}: timm cannot build {architecture} with {shown(dict(model_args))} ({said})") from error
     return model

@@ -12,7 +12,7 @@ accelerate
 - Random states are saved a rank, and missing for ranks that are new: there are none. `test_a_step_has_its_own_seed`,
   `test_processes_may_come_and_go_in_the_middle_of_an_epoch`.
 - A compiled model saves its tensors under other names: `test_compiling_renames_nothing`.
-- `AcceleratedScheduler` steps once a process: the learning rate is computed from the step (test_optim.py).
+- `AcceleratedScheduler` steps once per process: the learning rate is computed from the step (test_optim.py).
 - `even_batches` repeats samples to fill the last batch: that belongs to accelerate's loader, too.
 - SyncBatchNorm cannot run on a CPU: it is put in on GPUs alone (`train/setup.py`).
 - Buffers are broadcast from the first process before each forward pass, which overwrites what others computed:

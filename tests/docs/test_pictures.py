@@ -1,0 +1,42 @@
+"""docs/pictures.py draws heat maps from an evaluation with --save-maps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.train.helpers import ROOT
+
+
+@pytest.mark.slow
+def test_heat_maps_of_two_weights(tmp_path: Path):
+    def run(*arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    parts, out, picture = tmp_path / "parts", tmp_path / "eval", tmp_path / "heatmaps.webp"
+    weights = ["mobilenetv2_100_spd", "random:mobilenetv2_100"]
+    run(
+        "-m",
+        "synthetic.parts",
+        "--to",
+        str(parts),
+        "--train",
+        "4",
+        "--test-normal",
+        "2",
+        "--anomalies",
+        "4",
+        "--size",
+        "64",
+    )
+    run("-m", "eval", "--weights", *weights, "--data", str(parts), "--category", "biscuit", "--image-size", "64",
+        "--save-maps", "--out", str(out))  # fmt: skip
+    run("docs/pictures.py", str(out), "--data", str(parts), "--method", "padim", "--images", "biscuit/000", "biscuit/001",
+        "--weights", *weights, "--labels", "adapted", "untrained", "--to", str(picture))  # fmt: skip
+    width, height = Image.open(picture).size
+    assert width > height > 200
