@@ -36,7 +36,8 @@ def test_heat_maps_of_two_weights(tmp_path: Path):
     )
     run("-m", "eval", "--weights", *weights, "--data", str(parts), "--category", "biscuit", "--image-size", "64",
         "--save-maps", "--out", str(out))  # fmt: skip
-    run("docs/pictures.py", str(out), "--data", str(parts), "--method", "padim", "--images", "biscuit/000", "biscuit/001",
-        "--weights", *weights, "--labels", "adapted", "untrained", "--to", str(picture))  # fmt: skip
+    columns = ["--weights", *weights, "--labels", "adapted", "untrained"]
+    images = ["--method", "padim", "--images", "biscuit/000", "biscuit/001"]
+    run("docs/pictures.py", str(out), "--data", str(parts), *images, *columns, "--to", str(picture))
     width, height = Image.open(picture).size
     assert width > height > 200
