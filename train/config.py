@@ -11,6 +11,8 @@ from typing import Literal
 
 from spd_weights.errors import SpdError
 
+from .limits import check_limits
+
 Range = tuple[float, float]
 Jitter = tuple[float, float, float, float]
 
@@ -236,23 +238,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work, naming the option."""
-        for option, value, minimum in (
-            ("--data.image-size", self.data.image_size, 32),
-            ("--data.workers", self.data.workers, 0),
-            ("--optim.epochs", self.optim.epochs, 1),
-            ("--optim.batch-size", self.optim.batch_size, 2),
-            ("--optim.accumulate", self.optim.accumulate, 1),
-            ("--log-every", self.log_every, 1),
-            ("--checkpoint.keep", self.checkpoint.keep, 1),
-            ("--checkpoint.every", self.checkpoint.every or 1, 1),
-            ("--checkpoint.milestone-epochs", self.checkpoint.milestone_epochs or 1, 1),
-            ("--probe.every", self.probe.every, 1),
-            ("--probe.knn-neighbours", self.probe.knn_neighbours, 1),
-            ("--timeout-minutes", self.timeout_minutes, 0.01),
-            ("--spd.weight", self.spd.weight, 0),
-        ):
-            if value < minimum:
-                raise SpdError(f"{option} {value}: it must be at least {minimum}")
+        check_limits(self)
         milestones = self.optim.milestones
         if milestones and (list(milestones) != sorted(set(milestones)) or milestones[-1] >= self.optim.epochs):
             raise SpdError(
