@@ -12,6 +12,7 @@ import torch
 
 # Our choice: float32 sums in another order (threads, instruction sets, versions of torch) differ by 1e-6 to 1e-5.
 TOLERANCE = 1e-4
+NOISE = 2  # our choice: grey levels of 255, about the noise of a camera in good light
 
 
 def measure(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -25,17 +26,6 @@ def measure(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
         One JSON-ready entry per stage: `stage` (its name), `shape` (C, H, W), and the map's `mean` and Euclidean
         `norm`.
     """
-    cfg = config["pretrained_cfg"]
-    channels, *size = cfg["input_size"]
-    if not cfg["fixed_input_size"]:
-        size = [64, 64]
-    mean, std = (torch.tensor(cfg[key], dtype=torch.float32).view(-1, 1, 1) for key in ("mean", "std"))
-    image = ((pattern(channels, *size) - mean) / std)[None]
-    was_training = backbone.training
-    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        maps = backbone.eval().forward_intermediates(image, intermediates_only=True, output_fmt="NCHW")
-    backbone.train(was_training)
-    names = [stage["module"] for stage in backbone.feature_info]
     return [
         {
             "stage": name,
@@ -43,8 +33,53 @@ def measure(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
             "mean": feature_map.double().mean().item(),
             "norm": feature_map.double().norm().item(),
         }
-        for name, feature_map in zip(names, maps, strict=True)
+        for name, feature_map in _stages(backbone, config, pattern(*_size(config))[None])
     ]
+
+
+def health(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Measure how features suit detectors that compare an image with normal ones.
+
+    The second image differs from the test image by at most NOISE grey levels per pixel. Where its features point
+    elsewhere, two images of sound parts look different to a detector, too.
+
+    Args:
+        backbone: A timm model without classifier, on the CPU.
+        config: The content of config.json.
+
+    Returns:
+        One JSON-ready entry per stage: `stage`, `rms` (the root mean square of its features) and `cosine` (of the two
+        images' feature vectors, averaged over positions; 1 is identical).
+    """
+    image = pattern(*_size(config))
+    y, x = torch.meshgrid(*map(torch.arange, image.shape[1:]), indexing="ij")
+    noise = ((x * 7 + y * 13 + (x * y) % 11) % (2 * NOISE + 1) - NOISE) / 255
+    pair = torch.stack([image, (image + noise).clamp(0, 1)])
+    return [
+        {
+            "stage": name,
+            "rms": feature_map[:1].double().square().mean().sqrt().item(),
+            "cosine": torch.cosine_similarity(feature_map[0].double(), feature_map[1].double(), dim=0).mean().item(),
+        }
+        for name, feature_map in _stages(backbone, config, pair)
+    ]
+
+
+def _size(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    channels, height, width = config["pretrained_cfg"]["input_size"]
+    return (channels, height, width) if config["pretrained_cfg"]["fixed_input_size"] else (channels, 64, 64)
+
+
+def _stages(backbone: Any, config: Mapping[str, Any], images: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+    """Names and feature maps (B, C, H, W) of all stages, for images (B, C, H, W) in [0, 1]."""
+    mean, std = (
+        torch.tensor(config["pretrained_cfg"][key], dtype=torch.float32).view(-1, 1, 1) for key in ("mean", "std")
+    )
+    was_training = backbone.training
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        maps = backbone.eval().forward_intermediates((images - mean) / std, intermediates_only=True, output_fmt="NCHW")
+    backbone.train(was_training)
+    return list(zip([stage["module"] for stage in backbone.feature_info], maps, strict=True))
 
 
 def pattern(channels: int, height: int, width: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
+import timm
 from huggingface_hub import (
     HfApi,
     constants,
@@ -20,6 +21,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.hf_api import RepoFile
 
+from spd_weights import golden
 from spd_weights.catalog import Row, catalog_path, find, list_weights
 from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export
 from spd_weights.errors import SpdError, shown
@@ -124,7 +126,7 @@ def verify(target: str) -> str:
     """Verify an export folder, or a weight of the catalog (fetched if it is not in the cache).
 
     Returns:
-        One line that says what was verified.
+        One line that says what was verified, and one line per stage with its feature health (`golden.health`).
 
     Raises:
         SpdError: What is wrong, and the remedy.
@@ -134,11 +136,16 @@ def verify(target: str) -> str:
         if _is_path(target):
             raise SpdError(f"{shown(target)} is not a folder; give the export/ folder of a run, or owner/name")
         folder = pull(target)
-    check_export(folder)
+    config = check_export(folder)
     digest = sha256(folder / WEIGHTS)
     known = [row.name for row in list_weights() if row.sha256 == digest]
     which = f"the catalog’s {known[0]}" if known else "not in the catalog"
-    return f"{folder}: sound, features as exported, sha256 {digest}, {which}"
+    model = timm.create_model(f"local-dir:{folder.absolute()}", pretrained=True)  # safe: the config was checked
+    stages = [
+        f"  {stage['stage']}: RMS {stage['rms']:.3f}, cosine under noise {stage['cosine']:.4f}"
+        for stage in golden.health(model, config)
+    ]
+    return "\n".join([f"{folder}: sound, features as exported, sha256 {digest}, {which}", *stages])
 
 
 def _is_path(target: str) -> bool:

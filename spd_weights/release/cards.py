@@ -93,6 +93,7 @@ def render(
         compute=_compute(training),
         final=_final(training),
         results=markdown(results, weights_sha256),
+        health=_health(training),
     )
     return f"---\n{_metadata(training, model_index(results, weights_sha256)).to_yaml()}\n---\n{body}"
 
@@ -195,6 +196,21 @@ def _final(training: Mapping[str, Any]) -> str:
         return f"The losses are {UNKNOWN}."
     rows = "\n".join(f"| {name} | {_number(value)} |" for name, value in final.items())
     return f"| quantity | value |\n| --- | ---: |\n{rows}"
+
+
+def _health(training: Mapping[str, Any]) -> str:
+    """The feature health check as a table, with the start's values beside them if they are recorded."""
+    stages = training.get("health")
+    if not stages:
+        return f"The feature health check is {UNKNOWN}."
+    started = {stage["stage"]: stage for stage in training.get("start_health") or []}
+    head = ["stage", "RMS", "cosine", *(["RMS of the start", "cosine of the start"] if started else [])]
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
+    for stage in stages:
+        sides = [stage, *([started.get(stage["stage"], {})] if started else [])]
+        cells = [f"{side[key]:.4f}" if key in side else "–" for side in sides for key in ("rms", "cosine")]
+        lines.append(f"| {' | '.join([stage['stage'], *cells])} |")
+    return "\n".join(lines)
 
 
 def _loading(repo: str | None, name: str | None) -> dict[str, str]:

@@ -62,14 +62,15 @@ def export_backbone(
     tensors = _portable(backbone.state_dict(), half)
     config = _timm_config(training, tag or cards.tag(training))
     where = f"the backbone to export to {directory}"
-    config["spd"]["golden"] = golden.measure(check_tensors(tensors, config, where), config)
+    model = check_tensors(tensors, config, where)
+    config["spd"]["golden"] = golden.measure(model, config)
     if not all(math.isfinite(stage["norm"]) for stage in config["spd"]["golden"]):
         raise SpdError(f"{where} gives features that are not finite: the training diverged")
     with replacing(Path(directory), known=(*EXPORT_FILES, RESULTS, PREVIEW)) as beside:
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         config["spd"]["sha256"] = sha256(beside / WEIGHTS)
         write_json(beside / CONFIG, config)
-        write_json(beside / TRAINING, dict(training))
+        write_json(beside / TRAINING, {**training, "health": golden.health(model, config)})
         write_text(beside / CARD, cards.render(read_json(beside / TRAINING)))
         check_export(beside)
     return Path(directory)

@@ -12,6 +12,7 @@ from spd_weights import golden
 from spd_weights.checks import check_export
 from spd_weights.errors import SpdError
 from spd_weights.hub import verify
+from spd_weights.release import cards
 from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
 
@@ -99,3 +100,37 @@ def test_features_that_are_not_finite_are_not_exported(
     with pytest.raises(SpdError, match="features that are not finite"):
         export_backbone(backbone, tmp_path / "export", training)
     assert not (tmp_path / "export").exists()
+
+
+def test_health_is_of_a_users_feature_maps(export: Path) -> None:
+    config = json.loads((export / "config.json").read_text())
+    stages = json.loads((export / "training.json").read_text())["health"]
+    maps = timm.create_model(f"local-dir:{export}", pretrained=True, features_only=True).eval()
+    mean, std = (torch.tensor(config["pretrained_cfg"][key]).view(3, 1, 1) for key in ("mean", "std"))
+    seen: list[torch.Tensor] = []
+    backbone = timm.create_model(f"local-dir:{export}", pretrained=True)
+    backbone.conv1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    assert golden.health(backbone, config) == stages
+    image, noisy = (seen[0] * std + mean) * 255
+    assert torch.allclose(image / 255, golden.pattern(3, 64, 64), atol=1e-6)
+    assert 1 < (noisy - image).abs().max() < golden.NOISE + 1e-3
+    with torch.no_grad():
+        pairs = maps(seen[0])
+    assert len(pairs) == len(stages)
+    for stage, (one, other) in zip(stages, pairs, strict=True):
+        assert stage["rms"] == pytest.approx(one.pow(2).mean().sqrt().item(), rel=1e-5)
+        cosine = (one * other).sum(0) / (one.norm(dim=0) * other.norm(dim=0)).clamp_min(1e-8)
+        assert stage["cosine"] == pytest.approx(cosine.mean().item(), abs=1e-5)
+        assert 0.5 < stage["cosine"] < 1
+
+
+def test_health_is_on_the_card_beside_the_starts_and_in_verify(export: Path, training: dict[str, Any]) -> None:
+    stages = json.loads((export / "training.json").read_text())["health"]
+    line = f"| layer2 | {stages[2]['rms']:.4f} | {stages[2]['cosine']:.4f} |"
+    assert "The feature health check is not recorded." in cards.render(training)
+    assert line in cards.render({**training, "health": stages})
+    start = [{**stage, "rms": 9.0} for stage in stages]
+    assert f"{line} 9.0000 | {stages[2]['cosine']:.4f} |" in cards.render(
+        {**training, "health": stages, "start_health": start}
+    )
+    assert f"layer2: RMS {stages[2]['rms']:.3f}, cosine under noise {stages[2]['cosine']:.4f}" in verify(str(export))

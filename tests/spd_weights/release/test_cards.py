@@ -52,7 +52,8 @@ def test_any_record_renders_as_a_sound_card(record: dict[str, Any]) -> None:
 
 
 def test_complete_record_is_all_told(training: dict[str, Any]) -> None:
-    text = cards.render({**training, "licence": "apache-2.0"}, repo="acme/weights")
+    health = [{"stage": "layer1", "rms": 1.5, "cosine": 0.99}]
+    text = cards.render({**training, "licence": "apache-2.0", "health": health}, repo="acme/weights")
     for fact in (
         "# test_resnet, SimSiam with SPD (η = 0.1), on caltech101",
         'timm.create_model("hf-hub:acme/weights", pretrained=True)',
