@@ -21,7 +21,7 @@ _NAMES = {
     "positive": "positive: weak(anchor)",
     "negative": "negative: perturbed",
     "alpha": "alpha",
-    "difference": "3 × change",
+    "difference": "change, 3 times",
 }
 
 
