@@ -28,8 +28,9 @@ def make_backbone(config: Config) -> nn.Module:
 def _initialised(config: Config) -> nn.Module:
     arch, init = config.model.arch, config.model.init
     if not timm.is_model(arch):
-        close = ", ".join(timm.list_models(f"*{arch.split('_')[0]}*")[:8]) or "see timm.list_models()"
-        raise SpdError(f"--model.arch {arch}: timm {timm.__version__} has no such model; did you mean: {close}")
+        close = ", ".join(timm.list_models(f"*{arch.split('_')[0]}*")[:8])
+        hint = f"did you mean: {close}" if close else "timm.list_models() lists them"
+        raise SpdError(f"--model.arch {arch}: timm {timm.__version__} has no such model; {hint}")
     options: dict[str, object] = {"num_classes": 0}
     if timm.get_pretrained_cfg(arch).fixed_input_size:
         options["img_size"] = config.data.image_size

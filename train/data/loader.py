@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -114,7 +115,9 @@ class Crops(Dataset[Batch]):
                     decode(item, partial(self._boxes, numbers[row]), crops[row])
                     break
                 except Exception as error:  # a bad file can make a decoder raise anything
-                    bad[where] = f"{item['path'] or 'stored image'} (index {where}): {error}"
+                    # Pillow names the buffer that it read from, which says nothing.
+                    reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+                    bad[where] = f"{item['path'] or 'stored image'} (index {where}): {reason}"
                 where = (where + 1) % len(self.table)  # the same replacement in every worker
                 item = self.table[where]["image"]
                 if labels is not None:

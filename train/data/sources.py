@@ -57,8 +57,9 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
     if source.startswith("hf:"):
         return _from_hub(source, labelled, split)
     folder = Path(source).expanduser()
-    if not folder.is_dir():
-        raise SpdError(f"{source}: no such folder; name a folder of images or shards, or hf:owner/dataset")
+    if not source or not folder.is_dir():
+        found = "a file" if folder.is_file() else "no such folder"
+        raise SpdError(f"{source or repr(source)}: {found}; name a folder of images or shards, or hf:owner/dataset")
     files, modified = find_files(folder, {*IMAGE_SUFFIXES, *_SHARDS})
     for suffix, kind in _SHARDS.items():
         shards = sorted(os.path.abspath(folder / name) for name in files if name.lower().endswith(suffix))
@@ -130,6 +131,8 @@ def _refuse_changed_shards(layout: Layout) -> None:
 
 def _from_hub(source: str, labelled: bool, split: str) -> Table:
     name, _, config = source.removeprefix("hf:").partition(":")
+    if not name:
+        raise SpdError(f"{source}: no data set is named; write hf:owner/dataset or hf:owner/dataset:config")
     try:
         builder = datasets.load_dataset_builder(name, config or None)
         files = builder.config.data_files or {}
