@@ -29,7 +29,25 @@ def read_results(folder: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise SpdError(f"{path}: not the results of this version (schema {SCHEMA}); choose another folder")
+    if problem := _problem(content):
+        raise SpdError(f"{path}: {problem}; restore the file, or evaluate again")
     return content
+
+
+def _problem(content: dict[str, Any]) -> str | None:
+    """Say what is wrong with the shape of a results file, which anyone may have written."""
+    for key, kind in {"created": str, "environment": dict, "config": dict, "rows": list}.items():
+        if not isinstance(content.get(key), kind):
+            return f"{key} is missing or of the wrong kind"
+    if not isinstance(content["environment"].get("cpu"), str):
+        return "environment does not name the cpu"
+    for number, row in enumerate(content["rows"]):
+        for key in ("weights", "dataset", "category", "protocol", "method", "metric"):
+            if not isinstance(row, dict) or not isinstance(row.get(key), str):
+                return f"row {number} has no {key}"
+        if not isinstance(row.get("seed"), int) or not isinstance(row.get("value"), int | float | None):
+            return f"row {number} has no seed or no value"
+    return None
 
 
 class Results:
