@@ -5,6 +5,7 @@
 # make rehearsal    train, evaluate, card, publish, pull, verify: the whole chain at its smallest
 # make test-slow    the tests that take minutes
 # make oldest       the tests with the oldest versions that pyproject.toml allows, in .venv-oldest
+# make test-gpu     the tests that need a CUDA device
 # make test-kill    kills training runs hundreds of times
 #
 # PIP_ARGS is passed to pip. On a Linux machine without a GPU this saves gigabytes:
@@ -18,7 +19,7 @@ PRETRAIN ?=
 VISA     ?=
 BIN      := $(VENV)/bin
 
-.PHONY: quickstart rehearsal test test-slow oldest test-kill lint docs clean
+.PHONY: quickstart rehearsal test test-slow oldest test-gpu test-kill lint docs clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --out "$(OUT)" $(if $(PRETRAIN),--pretrain "$(PRETRAIN)") $(if $(VISA),--visa "$(VISA)")
@@ -31,6 +32,9 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu
 
 test-kill: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m kill -s
