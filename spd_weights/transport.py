@@ -61,12 +61,12 @@ def with_retries(call: Callable[[], _Answer]) -> _Answer:
     Raises:
         Exception: The last failure, or the first one that is not transient.
     """
-    for wait in WAITS:
+    for attempt, wait in enumerate(WAITS):
         try:
             return call()
         except (TransportError, OSError, RuntimeError) as error:
             pause = pause_after(error, wait)
-            if pause is None:
+            if pause is None or (attempt > 0 and is_broken_transfer(cause(error))):
                 raise
             if pause > max(WAITS):
                 _log.warning("the Hub asks to wait; continuing in %.0f seconds", pause)
@@ -159,8 +159,18 @@ def _client_retried(error: BaseException) -> bool:
     """Say whether huggingface_hub repeats this kind of request itself, so that attempts do not multiply."""
     method, url = _request(error)
     if method == "PUT" or "/info/lfs/" in url:
-        return True
-    return method == "GET" and "/api/" not in url and status_of(error) in (None, 408, 429)  # a file's content
+        return status_of(error) is not None
+    return method == "GET" and "/api/" not in url and status_of(error) in (408, 429)  # a file's content
+
+
+def is_broken_transfer(error: BaseException) -> bool:
+    """Say whether the transfer of a file broke off.
+
+    Newer versions of huggingface_hub repeat it five times, older ones do not; so one more attempt is enough.
+    """
+    method, url = _request(error)
+    is_content = method == "PUT" or (method == "GET" and "/api/" not in url)
+    return is_content and status_of(error) is None
 
 
 def _request(error: BaseException) -> tuple[str, str]:

@@ -25,7 +25,15 @@ from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, read_json, sha256
 from spd_weights.hub import download, is_same, remote_files
 from spd_weights.release.contents import Contents, contents, row
-from spd_weights.transport import TransportError, cause, explained, pause_after, with_retries, with_xet_fallback
+from spd_weights.transport import (
+    TransportError,
+    cause,
+    explained,
+    is_broken_transfer,
+    pause_after,
+    with_retries,
+    with_xet_fallback,
+)
 
 STAGING = "spd-weights-upload"
 _NOT_WEIGHTS = (".gitattributes", ".gitignore", CARD, "LICENSE", "LICENSE.txt", "LICENSE.md")
@@ -222,7 +230,7 @@ def _commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping
     to these files is never overwritten: it changes `wanted`, how the files differ from the branch.
     """
     may_move = True
-    for wait in (*transport.WAITS, None):
+    for attempt, wait in enumerate((*transport.WAITS, None)):
         try:
             return with_xet_fallback(partial(_create_commit, target, branch, head, title, wanted))
         except (TransportError, OSError, RuntimeError) as error:
@@ -230,7 +238,7 @@ def _commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping
         now, changes = _compare(target, branch)
         if now is not None and not _differ(changes):
             return now
-        if now is None or changes != wanted or wait is None:
+        if now is None or changes != wanted or wait is None or (attempt > 0 and is_broken_transfer(failure)):
             raise failure
         moved, head = now != head, now
         if moved and may_move:
