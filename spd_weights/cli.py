@@ -201,10 +201,8 @@ def _measured(entry: Mapping[str, Any]) -> str:
 def _info(arguments: argparse.Namespace) -> None:
     row = find(arguments.name)
     print(row.as_json())
-    for entry in load_results(row.name):
-        print(f"measured: {_measured(entry)}")
-    for key, value in (row.start or {}).items():
-        print(f"start {key}: {value}")
+    if entries := load_results(row.name):
+        print("measured:", *map(_measured, entries), sep="\n  ")
     print(f"train: {row.command}")
     if row.status != "planned":
         print(f'load:  import timm, spd_weights; timm.create_model("{row.name}", pretrained=True)')
@@ -226,8 +224,8 @@ def _pull_all(to: Path | None) -> None:
     rows = list_weights()
     for row in rows:
         print(hub.pull(row, to=to / row.name))
-    planned = len(load_catalog()) - len(rows)
-    print(f"{len(rows)} weights, {planned} more are planned. Load: local-dir:{to.absolute()}/<name>")
+    print(f"{len(rows)} of {len(load_catalog())} weights; the others are planned.", end=" ")
+    print(f"Load: local-dir:{to.absolute()}/<name>")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
