@@ -53,6 +53,6 @@ def test_a_disk_that_became_read_only_is_said(disk: Path, tmp_path: Path, capfd:
     assert main(arguments(photos, disk / "run", "--max-hours", "1e-9")) == 75
     remount(disk, "ro")
     assert main(arguments(photos, disk / "run")) == 2
-    assert "metrics.jsonl cannot be written: Read-only file system" in capfd.readouterr().err
+    assert "listing.train.json cannot be written: Read-only file system" in capfd.readouterr().err
     assert main(arguments(photos, disk / "other")) == 2
     assert "other cannot be written: Read-only file system" in capfd.readouterr().err

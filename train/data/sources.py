@@ -70,10 +70,18 @@ def open_images(source: str, labelled: bool = False, split: str = "train", kept:
 
 
 def keep_layout(table: Table, source: str, labelled: bool, split: str, kept: Path) -> None:
-    """Store what was found in a file, for `open_images` at a later launch."""
-    if not isinstance(table, datasets.Dataset):
-        question = {"source": source, "labelled": labelled, "split": split}
+    """Store what was found in a file, for `open_images` at a later launch.
+
+    Raises:
+        SpdError: the file cannot be written.
+    """
+    if isinstance(table, datasets.Dataset):
+        return
+    question = {"source": source, "labelled": labelled, "split": split}
+    try:
         write_json(kept, {**question, "layout": dataclasses.asdict(table.layout)})
+    except OSError as error:
+        raise SpdError(f"{kept} cannot be written: {error.strerror}") from error
 
 
 def from_layout(layout: dict[str, Any]) -> Files | Shards:

@@ -109,9 +109,10 @@ for split, source in (("train", sys.argv[1]), ("val", sys.argv[1] + "/none")):
     try:
         table = open_shared(source, True, split, Path(sys.argv[2]), torch.device("cpu"))
         row = table[7]
-        print(os.environ["RANK"], len(listed), fingerprint(table)["sha256"], row["image"]["path"], row["label"])
+        said = f'{len(listed)} {fingerprint(table)["sha256"]} {row["image"]["path"]} {row["label"]}'
     except Exception as error:
-        print(os.environ["RANK"], type(error).__name__, error)
+        said = f"{type(error).__name__} {error}"
+    os.write(1, f'{os.environ["RANK"]} {said}\\n'.encode())  # a whole line, which the other's cannot interrupt
 """
 
 
