@@ -33,10 +33,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where everything goes")
     parser.add_argument("--pretrain", help="images to adapt to: a folder, or hf:owner/dataset (default: rendered)")
     parser.add_argument("--visa", help="data to evaluate on, in the layout of VisA or MVTec AD (default: rendered)")
-    parser.add_argument("--steps", type=int, help="training steps of 16 images, per adaptation (48)")
+    parser.add_argument("--steps", type=int, help="training steps of 16 images, per adaptation (40)")
     parser.add_argument("--smallest", action="store_true", help="a few images and steps: only to see that it works")
     args = parser.parse_args()
-    steps = args.steps or (2 if args.smallest else 48)
+    steps = args.steps or (2 if args.smallest else 40)
     try:
         scenes, parts = pictures(args)
         evaluation = args.out / "eval"
@@ -65,17 +65,18 @@ def pictures(args: argparse.Namespace) -> tuple[str, str]:
     """Render what the user does not bring; returns the images to adapt to and the data to evaluate on."""
     scenes, parts = args.pretrain or str(args.out / "scenes"), args.visa or str(args.out / "drawn_parts")
     if not args.pretrain:
-        run("synthetic.scenes", "--to", scenes, "--count", "48" if args.smallest else "200")
+        run("synthetic.scenes", "--to", scenes, "--count", "48" if args.smallest else "128")
     if not args.visa:
-        few = ["--train", "6", "--test-normal", "4", "--anomalies", "4", "--size", "64"]
-        run("synthetic.parts", "--to", parts, *(few if args.smallest else []))
+        count = ["--train", "40", "--test-normal", "20", "--anomalies", "20"]
+        fewest = ["--train", "6", "--test-normal", "4", "--anomalies", "4", "--size", "64"]
+        run("synthetic.parts", "--to", parts, *(fewest if args.smallest else count))
     return scenes, parts
 
 
 def adapt(images: str, steps: int, out: Path, *options: str) -> None:
     """Adapt the start weight for a given number of steps, of the same images in the same order each time."""
     run("train", "adapt", "--data.train", images, "--model.arch", "mobilenetv2_100", "--model.init", START,
-        "--optim.batch-size", "16", "--optim.epochs", "4", "--optim.max-steps", str(steps), *options,
+        "--optim.batch-size", "16", "--optim.epochs", "5", "--optim.max-steps", str(steps), *options,
         "--out", str(out))  # fmt: skip
 
 
