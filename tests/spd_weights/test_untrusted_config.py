@@ -184,7 +184,10 @@ def _fuzz(export: Path, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
     sound = json.loads((export / "config.json").read_text())
     outcomes = {"accepted": 0, "refused": 0}
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    # The same examples each time: accepted configs come in bursts, so their share varies between runs.
+    @settings(
+        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
+    )
     @given(config=_changed(sound))
     def check(config: Any) -> None:
         _write(export, config)
@@ -205,7 +208,7 @@ def _fuzz(export: Path, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
 
     check()
     assert outcomes["accepted"] + outcomes["refused"] >= examples
-    assert min(outcomes.values()) >= examples // 300, outcomes  # about one in twelve is accepted, in bursts
+    assert min(outcomes.values()) > examples // 100, outcomes
     print(outcomes)
 
 
