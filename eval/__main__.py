@@ -55,9 +55,9 @@ examples:
   python -m eval report runs/compare
         render the tables and report.html again from results.json, without the data
 
-  python -m eval fit --weights runs/spd --data my_parts --category screw --method patchcore --save screw.safetensors
-  python -m eval predict screw.safetensors photos/ --out runs/screw
-        fit a detector once and use it: scores and heat maps of any photographs
+  python -m eval fit --normal good_parts/ --save part.safetensors
+  python -m eval predict part.safetensors new_parts/ --out scores
+        fit a detector on photographs of good parts, then use it: scores and heat maps of new photographs
 
 Weights are a timm model name, hf-hub:<owner>/<repo>, local-dir:<folder>, a run's folder or its export/,
 or random:<timm model> for an untrained network (as a baseline).

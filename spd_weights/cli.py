@@ -26,7 +26,7 @@ examples:
   spd-weights pull --all --to mirror
   spd-weights convert moco_v2_800ep_pretrain.pth.tar --arch resnet50 --to weights/moco
   spd-weights train adapt --data.train photos/ --model.arch resnet18 --model.init timm --out runs/mine
-  spd-weights eval fit --weights runs/mine --data parts/ --category screw --save screw.safetensors
+  spd-weights eval fit --normal photos/ --save part.safetensors
   spd-weights doctor
 
 Endpoint, cache, token and offline mode are huggingface_hub's own: HF_ENDPOINT, HF_HOME, HF_TOKEN (or hf auth login),

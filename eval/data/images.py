@@ -76,14 +76,19 @@ def read_image(path: Path, size: int, resize: str = "square") -> np.ndarray:
     Raises:
         SpdError: The file is missing, truncated or not an image, has 32 bits per channel, or uses only 12 of 16 bits.
     """
+    upright = read_upright(path)
+    return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC, seen_box(upright.size, resize)))
+
+
+def read_upright(path: Path) -> Image.Image:
+    """Read an image at its own size: RGB, turned by its EXIF orientation; values and errors as in `read_image`."""
     with open_image(path) as image:
         if image.mode in ("I", "F"):
             raise SpdError(f"{path}: 32 bits per channel (mode {image.mode}); convert it to 8 or 16 bits")
         upright = _decode(image, path)
     if upright.mode.startswith("I;16"):
         upright = _high_bytes(np.asarray(upright), path)
-    box = seen_box(upright.size, resize)
-    return np.asarray(upright.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box))
+    return upright.convert("RGB")
 
 
 def read_photo(path: Path, long_side: int, resize: str) -> np.ndarray:

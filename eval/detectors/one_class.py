@@ -62,12 +62,12 @@ class OneClassPredictor:
             for maps in stream_features(self.extractor, category.test, self.resize, workers, progress, "test"):
                 self._feed(_Task.score, tasks, maps)
         except torch.linalg.LinAlgError as error:
-            raise not_finite(self.extractor, category) from error
+            raise not_finite(self.extractor, category.name) from error
         shared = time.perf_counter() - started - sum(task.seconds for task in tasks.values())
         extraction = self.extractor.seconds - extracted
         predictions = {run: task.prediction(shared, extraction) for run, task in tasks.items()}
         if not all(np.isfinite(p.scores if p.maps is None else p.maps).all() for p in predictions.values()):
-            raise not_finite(self.extractor, category)
+            raise not_finite(self.extractor, category.name)
         return predictions
 
     def _tasks(self, runs: Sequence[Run], n_train: int, n_test: int) -> "dict[Run, _Task]":
@@ -160,9 +160,9 @@ def stream_features(
         progress(stage, done, len(samples))
 
 
-def not_finite(extractor: Extractor, category: Category) -> SpdError:
-    """The error to raise for features that contain NaN or infinity."""
+def not_finite(extractor: Extractor, what: str) -> SpdError:
+    """The error to raise when the features of `what` contain NaN or infinity."""
     return SpdError(
-        f"weights {extractor.weights!r} give features of {category.name} that are not finite; "
+        f"weights {extractor.weights!r} give features of {what} that are not finite; "
         "the training run has probably diverged"
     )

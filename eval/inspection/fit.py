@@ -1,9 +1,8 @@
-"""Fit a detector on a category's normal photographs and save it."""
+"""Fit a detector on photographs of good parts, choose its threshold, and save both."""
 
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,56 +13,78 @@ import torch
 from spd_weights.errors import SpdError
 
 from ..backbone.features import Extractor
-from ..data.datasets import Category, load_categories
-from ..data.download import unpacked
 from ..detectors.base import Detector
 from ..detectors.methods import Settings, build_detectors
-from ..detectors.one_class import extractor_for, not_finite, stream_features
+from ..detectors.one_class import extractor_for, not_finite
 from ..detectors.saved import save_detector
-from ..protocols import check_training
-from .threshold import FeatureStore, HeldOut, fit_on, held_out, threshold
+from ..predictions import ReportProgress
+from .features import FeatureStore, extract
+from .photographs import copies
+from .threshold import FALSE_ALARMS, HeldOut, Threshold, choose_threshold, fit_on, held_out
 
-FALSE_ALARMS = 0.01
+DEFAULT_WEIGHTS = "mobilenetv2_100_spd"  # part of the package: needs no network
+DEFAULT_METHOD = "patchcore"
+MINIMUM = 10  # normal photographs; with fewer, more than one good part in ten would be a false alarm
+BANK = 10_000  # patches that PatchCore keeps at most: the time per photograph grows with their number
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` has learned and written.
+
+    Attributes:
+        about: The description stored with the detector, JSON-ready.
+        threshold: Chosen on normal photographs that the detector had not seen.
+        skipped: One sentence per photograph that was not used.
+    """
+
+    about: dict[str, Any]
+    threshold: Threshold
+    skipped: list[str]
 
 
 def fit(
-    weights: str,
-    data: Path,
-    category: str,
-    method: str,
-    settings: Settings,
-    seed: int,
-    workers: int,
+    normal: Sequence[Path],
     save: Path,
+    *,
+    weights: str = DEFAULT_WEIGHTS,
+    method: str = DEFAULT_METHOD,
+    settings: Settings | None = None,
+    seed: int = 0,
+    workers: int = 1,
     false_alarms: float = FALSE_ALARMS,
-) -> dict[str, Any]:
-    """Fit a detector on a category's normal training images and write it to a file.
+    progress: ReportProgress = lambda *_: None,
+) -> Fitted:
+    """Fit a detector on normal photographs and write it to a file.
 
     Args:
-        weights: As for `eval.backbone.weights.load_backbone`.
-        data: The data set's folder.
-        category: The category's name.
-        method: One of `DETECTORS`.
-        settings: Image size and the methods' options.
-        seed: Seed of the method's random draws.
-        workers: Number of processes that decode images.
+        normal: Photographs of good parts, at least `MINIMUM`. Unreadable ones and copies of others are not used.
         save: The safetensors file to write.
-        false_alarms: Wanted rate of normal images above the threshold, in (0, 1).
-
-    Returns:
-        The description stored with the detector.
+        weights: As for `eval.backbone.weights.load_backbone`.
+        method: One of `DETECTORS`.
+        settings: Image size and the methods' options. PatchCore keeps at most `BANK` patches, whatever its ratio.
+        seed: Seed of the method's random draws.
+        workers: Number of processes that decode photographs.
+        false_alarms: Wanted rate of normal photographs above the threshold, in (0, 1).
+        progress: Called with a stage's name, the photographs done and their total.
 
     Raises:
-        SpdError: As `load_categories`, `Extractor`, `check_training` and `save_detector`.
+        SpdError: Too few photographs, or as `Extractor` and `save_detector`.
     """
-    chosen = _category(data, category)
-    extractor = extractor_for(weights, [method], settings)
     started = time.perf_counter()
+    settings = settings or Settings()
+    distinct, skipped = _distinct(normal)
+    extractor = extractor_for(weights, [method], settings)
+    store, unreadable = extract(extractor, distinct, settings.resize, workers, progress)
+    skipped += unreadable
+    _check_count(store.images, skipped)
+    settings = _with_limited_bank(settings, method, store)
 
     def build() -> Detector:
-        return build_detectors(method, settings, [seed], len(chosen.train))[0]
+        return build_detectors(method, settings, [seed], store.images)[0]
 
-    detector, levels = _learn(build, chosen, extractor, settings.resize, workers, seed, false_alarms)
+    detector, unseen = _learn(build, store, extractor, seed, progress)
+    threshold = choose_threshold(unseen.scores, false_alarms)
     about = {
         "method": method,
         "settings": asdict(settings),
@@ -72,60 +93,58 @@ def fit(
         "weights_sha256": extractor.sha256,
         "architecture": extractor.architecture,
         "layers": extractor.layers,
-        "dataset": chosen.dataset,
-        "category": chosen.name,
-        "n_train": len(chosen.train),
-        **levels,
+        "n_train": store.images,
+        "threshold_hint": threshold.value,
+        "false_alarm_rate": threshold.rate,
+        "threshold_note": threshold.note,
+        **_levels(unseen),
         "seconds": round(time.perf_counter() - started, 3),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     save_detector(save, detector, about)
-    return about
+    return Fitted(about, threshold, skipped)
 
 
-def _category(data: Path, name: str) -> Category:
-    found = load_categories(unpacked(data), "1cls", [name])
-    if len(found) > 1:
-        raise SpdError(f"{data}: {name} is in {len(found)} data sets; name one as <data set>/{name}")
-    check_training(found[0], "1cls")
-    return found[0]
+def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Leave out copies, which would make the threshold look better than it is; also returns their names."""
+    copied = copies(files)
+    distinct = [file for file in files if file not in copied]
+    skipped = [f"{copy}: a copy of {original}" for copy, original in copied.items()]
+    _check_count(len(distinct), skipped)
+    return distinct, skipped
+
+
+def _check_count(count: int, skipped: Sequence[str]) -> None:
+    if count < MINIMUM:
+        reasons = f" ({'; '.join(skipped[:3])})" if skipped else ""
+        raise SpdError(
+            f"{count} usable normal photographs{reasons}, but a detector needs at least {MINIMUM}, better 50; "
+            "take more of them"
+        )
+
+
+def _with_limited_bank(settings: Settings, method: str, store: FeatureStore) -> Settings:
+    if method != "patchcore":
+        return settings
+    return replace(settings, coreset_ratio=min(settings.coreset_ratio, BANK / (store.images * store.positions)))
 
 
 def _learn(
-    build: Callable[[], Detector],
-    category: Category,
-    extractor: Extractor,
-    resize: str,
-    workers: int,
-    seed: int,
-    false_alarms: float,
-) -> tuple[Detector, dict[str, Any]]:
-    """Fit a detector; also returns its threshold and the level of its maps on normal images it has not seen."""
-    store = FeatureStore(len(category.train))
-    for maps in stream_features(extractor, category.train, resize, workers, lambda *_: None, "train"):
-        store.append(maps)
+    build: Callable[[], Detector], store: FeatureStore, extractor: Extractor, seed: int, progress: ReportProgress
+) -> tuple[Detector, HeldOut]:
+    """Fit the detector on all photographs, and others on parts of them that score the rest."""
     try:
         detector = fit_on(build(), store, range(store.images))
-        unseen = held_out(build, store, seed) if store.images > 1 else None
+        unseen = held_out(build, store, seed, progress)
     except torch.linalg.LinAlgError as error:
-        raise not_finite(extractor, category) from error
-    if unseen is None:
-        note = "There is no threshold: it needs at least two images"
-        return detector, {"threshold_hint": None, "false_alarm_rate": None, "threshold_note": note, **_levels(None)}
+        raise not_finite(extractor, "these photographs") from error
     if not np.isfinite(unseen.scores).all():
-        raise not_finite(extractor, category)
-    value, rate = threshold(unseen.scores, false_alarms)
-    note = (
-        f"{100 * rate:.2g} % of normal images are expected above it, judging by {store.images} normal images scored by "
-        "detectors that had not seen them"
-    )
-    if rate > false_alarms:
-        note += f" (a rate of {100 * false_alarms:.2g} % needs {math.ceil(1 / false_alarms) - 1} images)"
-    return detector, {"threshold_hint": value, "false_alarm_rate": rate, "threshold_note": note, **_levels(unseen)}
+        raise not_finite(extractor, "these photographs")
+    return detector, unseen
 
 
-def _levels(unseen: HeldOut | None) -> dict[str, float | None]:
-    """Median and maximum of the maps of unseen normal images, if there are any."""
-    if unseen is None or not len(unseen.levels):
+def _levels(unseen: HeldOut) -> dict[str, float | None]:
+    """Median and maximum of the maps of unseen normal photographs, if the method has maps."""
+    if not len(unseen.levels):
         return {"map_median": None, "map_maximum": None}
     return {"map_median": float(np.median(unseen.levels)), "map_maximum": float(unseen.levels.max())}

@@ -1,7 +1,6 @@
 """Score photographs with a saved detector: scores as JSON, heat maps as pictures."""
 
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..data.images import read_image, read_photo
 from ..data.scratch import scratch
 from ..detectors.saved import load_detector
 from ..report.figures import coloured
+from .progress import peak_memory
 
 _LONG_SIDE = 640  # pixels of a heat map's picture
 
@@ -70,7 +70,7 @@ def predict(path: Path, images: Sequence[Path], out: Path, weights: str | None =
         "heat_range": colours,
         "seconds_per_image": statistics.median(measured) if measured else None,
         "device": extractor.device.type,
-        "peak_memory_mib": _peak_memory(),
+        "peak_memory_mib": peak_memory(),
         "images": rows,
     }
     write_json(out / "scores.json", content)
@@ -117,15 +117,3 @@ def _draw(
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(out / f"{name}-heat.png")
         rows[index]["heat"] = f"{name}-heat.png"
     return [low, middle]
-
-
-def _peak_memory() -> float | None:
-    """Peak memory in MiB of the process, or of torch on a GPU; None if the system does not report it."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -111,9 +111,9 @@ def test_pre_train_adapt_evaluate_fit_and_predict(run: Run, tmp_path: Path) -> N
     common = ["--data", "parts", "--image-size", "64", "--workers", "0"]
     run("spd-weights", "eval", "--weights", "adapted", "trained", *common, "--out", "evaluated")
     assert (tmp_path / "evaluated" / "report.html").is_file()
-    fit = ["--weights", "adapted", *common, "--category", "screw", "--save", "screw.safetensors"]
+    fit = ["--normal", "photos", "--weights", "adapted", "--image-size", "64", "--save", "part.safetensors"]
     run("spd-weights", "eval", "fit", *fit)
-    run("spd-weights", "eval", "predict", "screw.safetensors", "photos", "--out", "predicted")
+    run("spd-weights", "eval", "predict", "part.safetensors", "photos", "--out", "predicted")
     assert (tmp_path / "predicted" / "scores.json").is_file()
 
 

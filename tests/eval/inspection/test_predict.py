@@ -14,10 +14,11 @@ from scipy.stats import binom
 from eval.__main__ import main
 from eval.detectors.methods import DETECTORS, Settings
 from eval.inspection.fit import fit
+from eval.inspection.photographs import find_photographs
 from eval.inspection.predict import predict
 from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
-from tests.eval.helpers import DEFECT, RANDOM, SIZE, mvtec_category, tiny_export
+from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export
 
 SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
 
@@ -33,7 +34,8 @@ def place(tmp_path_factory):
 
 def fitted(place, folder, method="padim", weights=None):
     file = folder / f"{method}.safetensors"
-    fit(weights or str(place / "run"), place / "set", "tile", method, SETTINGS, 0, 0, file)
+    normal = find_photographs([place / "set" / "tile" / "train"])
+    fit(normal, file, weights=weights or str(place / "run"), method=method, settings=SETTINGS, workers=0)
     return file
 
 
@@ -78,15 +80,6 @@ def test_defects_are_above_the_threshold_and_unseen_normal_images_are_not(place,
     assert rate == pytest.approx(1 / 21)
     alarms = sum(row["above_hint"] for row in normal["images"])
     assert alarms <= binom.ppf(0.999, len(normal["images"]), rate)
-
-
-def test_one_image_gives_a_detector_without_a_threshold(tmp_path):
-    tile = mvtec_category(tmp_path / "set" / "tile", train=1)
-    file = tmp_path / "one.safetensors"
-    fit(RANDOM, tmp_path / "set", "tile", "padim", SETTINGS, 0, 0, file)
-    content = predict(file, [tile / "test" / "spot"], tmp_path / "out")
-    assert {row["above_hint"] for row in content["images"]} == {None}
-    assert "at least two images" in content["detector"]["threshold_note"]
 
 
 def test_heat_has_the_same_colours_whatever_else_is_scored(place, tmp_path):
@@ -188,7 +181,7 @@ def test_fit_command_and_its_mistakes(place, tmp_path, capsys):
     command = ["fit", "--weights", "random:test_resnet", "--data", str(place / "set"), "--image-size", "64"]
     file = tmp_path / "deep" / "knn.safetensors"
     assert main([*command, "--category", "tile", "--method", "knn", "--save", str(file), "--workers", "0"]) == 0
-    assert "threshold hint" in capsys.readouterr().out
+    assert "next: python -m eval predict" in capsys.readouterr().out
     assert file.is_file()
     assert main([*command, "--category", "screw", "--save", str(file)]) == 2
     assert "screw" in capsys.readouterr().err

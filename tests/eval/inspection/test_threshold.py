@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from eval.detectors.methods import Settings, build_detectors
-from eval.inspection.threshold import FeatureStore, fit_on, held_out, threshold
+from eval.inspection.features import FeatureStore
+from eval.inspection.threshold import choose_threshold, fit_on, held_out
 
 
 @pytest.mark.parametrize(
@@ -16,9 +17,9 @@ def test_expected_rate_is_the_rate_of_new_scores(n, rate, expected):
     above = []
     for _ in range(4000):
         scores = rng.exponential(size=n + 1).astype(np.float32)
-        value, stated = threshold(scores[:n], rate)
-        assert stated == pytest.approx(expected)
-        above.append(scores[n] > value)
+        chosen = choose_threshold(scores[:n], rate)
+        assert chosen.rate == pytest.approx(expected)
+        above.append(scores[n] > chosen.value)
     assert np.mean(above) == pytest.approx(expected, abs=4 * np.sqrt(expected / 4000))
 
 
@@ -39,9 +40,9 @@ def test_unseen_normal_images_raise_as_many_alarms_as_stated(method):
         return build_detectors(method, settings, [0], 60)[0]
 
     detector = fit_on(build(), store, range(60))
-    value, rate = threshold(held_out(build, store, seed=0).scores, 0.2)
+    chosen = choose_threshold(held_out(build, store, seed=0).scores, 0.2)
     scores, _ = detector(images(rng, 2000))
-    assert rate / 4 < float((scores > value).float().mean()) < 1.5 * rate
+    assert chosen.rate / 4 < float((scores > chosen.value).float().mean()) < 1.5 * chosen.rate
     train, _ = detector(next(store.batches(range(60))))
     if method == "padim":
         assert float((scores > train.max()).float().mean()) > 0.9
