@@ -133,6 +133,14 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> int:
+    """Parse an integer from zero."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
 def rate(text: str) -> float:
     """Parse a number in (0, 1), or a percentage such as 1%."""
     value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from spd_weights.errors import SpdError, program
 
 from ..backbone.features import Extractor
+from ..backbone.tiles import TiledExtractor, tiled
 from .base import Detector
 from .methods import DETECTORS, Settings, build_detectors
 from .one_class import extractor_for
@@ -45,7 +46,9 @@ def save_detector(path: Path, detector: Detector, about: dict[str, Any]) -> None
         beside.unlink(missing_ok=True)
 
 
-def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Extractor, dict[str, Any]]:
+def load_detector(
+    path: Path, weights: str | None = None
+) -> tuple[Detector, Extractor | TiledExtractor, dict[str, Any]]:
     """Load a saved detector and the backbone it was fitted with.
 
     Args:
@@ -60,7 +63,7 @@ def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Ext
     """
     about, tensors = _read(path)
     settings = Settings(**about["settings"])
-    extractor = extractor_for(weights or about["weights"], [about["method"]], settings)
+    extractor = tiled(extractor_for(weights or about["weights"], [about["method"]], settings), about.get("tiles", 1))
     found, expected = extractor.sha256, about["weights_sha256"]
     if found != expected or extractor.architecture != about["architecture"]:
         raise SpdError(
@@ -68,7 +71,8 @@ def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, Ext
             f"{(found or 'none')[:16]}, not {(expected or 'none')[:16]}); "
             "name the right ones with --weights, or fit again"
         )
-    (detector,) = build_detectors(about["method"], settings, [about["seed"]], 0)
+    seen = replace(settings, image_size=extractor.image_size)
+    (detector,) = build_detectors(about["method"], seen, [about["seed"]], 0)
     try:
         detector.load_state_dict(tensors)
     except (RuntimeError, KeyError) as error:

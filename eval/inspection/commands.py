@@ -11,9 +11,9 @@ from spd_weights.errors import SpdError, program
 from ..data.datasets import load_categories
 from ..data.download import unpacked
 from ..detectors.methods import DETECTORS
-from ..options import add_settings, rate, settings_of
+from ..options import add_settings, not_negative, positive, rate, settings_of
 from ..protocols import check_training
-from .fit import DEFAULT_METHOD, DEFAULT_WEIGHTS, MINIMUM, Fitted, fit
+from .fit import DEFAULT_METHOD, DEFAULT_WEIGHTS, MINIMUM, FitOptions, Fitted, fit
 from .photographs import find_photographs
 from .predict import predict
 from .progress import bar, peak_memory
@@ -27,11 +27,11 @@ def fit_command(argv: list[str]) -> None:
     given = _fit_parser().parse_args(argv)
     console = Console(highlight=False)
     normal = _normal(given)
+    options = FitOptions(
+        given.weights, given.method, settings_of(given), given.tiles, given.false_alarms, given.seed, given.workers
+    )
     with bar() as progress:
-        fitted = fit(
-            normal, given.save, weights=given.weights, method=given.method, settings=settings_of(given),
-            seed=given.seed, workers=max(0, given.workers), false_alarms=given.false_alarms, progress=progress,
-        )  # fmt: skip
+        fitted = fit(normal, given.save, options, progress)
     for line in _summary(fitted, given.save):
         console.print(escape(line), soft_wrap=True)
 
@@ -64,8 +64,17 @@ def _fit_parser() -> argparse.ArgumentParser:
         metavar="RATE",
         help="wanted rate of good parts above the threshold, as 0.01 or 1%% (1%%)",
     )
+    parser.add_argument(
+        "--tiles",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="for photographs much larger than --image-size: see them in N x N overlapping tiles (1)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the method's random draws (0)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that decode photographs (1)")
+    parser.add_argument(
+        "--workers", type=not_negative, default=1, metavar="N", help="processes that decode photographs (1)"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="instead of --normal: VisA's or MVTec AD's layout")
     parser.add_argument("--category", metavar="NAME", help="with --data: the kind of object")
     add_settings(parser)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..backbone.features import Extractor
+from ..backbone.tiles import TiledExtractor
 from ..data.scratch import scratch
 from ..predictions import ReportProgress
 from .photographs import decode
@@ -52,7 +53,7 @@ class FeatureStore:
 
 
 def extract(
-    extractor: Extractor, files: Sequence[Path], resize: str, workers: int, progress: ReportProgress
+    extractor: Extractor | TiledExtractor, files: Sequence[Path], resize: str, workers: int, progress: ReportProgress
 ) -> tuple[FeatureStore, list[str]]:
     """Extract the features of all photographs once; also returns one sentence per unreadable photograph."""
     store, errors, done = FeatureStore(len(files)), [], 0

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from spd_weights.errors import SpdError
 
 from ..backbone.features import Extractor
+from ..backbone.tiles import TiledExtractor, tiled
 from ..detectors.base import Detector
 from ..detectors.methods import Settings, build_detectors
 from ..detectors.one_class import extractor_for, not_finite
@@ -26,6 +27,29 @@ DEFAULT_WEIGHTS = "mobilenetv2_100_spd"  # part of the package: needs no network
 DEFAULT_METHOD = "patchcore"
 MINIMUM = 10  # normal photographs; with fewer, more than one good part in ten would be a false alarm
 BANK = 10_000  # patches that PatchCore keeps at most: the time per photograph grows with their number
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to fit.
+
+    Attributes:
+        weights: As for `eval.backbone.weights.load_backbone`.
+        method: One of `DETECTORS`.
+        settings: Image size and the methods' options. PatchCore keeps at most `BANK` patches, whatever its ratio.
+        tiles: Number of overlapping tiles along each side of a photograph, each seen at the settings' image size.
+        false_alarms: Wanted rate of normal photographs above the threshold, in (0, 1).
+        seed: Seed of the method's random draws.
+        workers: Number of processes that decode photographs.
+    """
+
+    weights: str = DEFAULT_WEIGHTS
+    method: str = DEFAULT_METHOD
+    settings: Settings = field(default_factory=Settings)
+    tiles: int = 1
+    false_alarms: float = FALSE_ALARMS
+    seed: int = 0
+    workers: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,13 +70,7 @@ class Fitted:
 def fit(
     normal: Sequence[Path],
     save: Path,
-    *,
-    weights: str = DEFAULT_WEIGHTS,
-    method: str = DEFAULT_METHOD,
-    settings: Settings | None = None,
-    seed: int = 0,
-    workers: int = 1,
-    false_alarms: float = FALSE_ALARMS,
+    options: FitOptions | None = None,
     progress: ReportProgress = lambda *_: None,
 ) -> Fitted:
     """Fit a detector on normal photographs and write it to a file.
@@ -60,39 +78,29 @@ def fit(
     Args:
         normal: Photographs of good parts, at least `MINIMUM`. Unreadable ones and copies of others are not used.
         save: The safetensors file to write.
-        weights: As for `eval.backbone.weights.load_backbone`.
-        method: One of `DETECTORS`.
-        settings: Image size and the methods' options. PatchCore keeps at most `BANK` patches, whatever its ratio.
-        seed: Seed of the method's random draws.
-        workers: Number of processes that decode photographs.
-        false_alarms: Wanted rate of normal photographs above the threshold, in (0, 1).
+        options: How to fit; None for the defaults.
         progress: Called with a stage's name, the photographs done and their total.
 
     Raises:
         SpdError: Too few photographs, or as `Extractor` and `save_detector`.
     """
     started = time.perf_counter()
-    settings = settings or Settings()
+    options = options or FitOptions()
     distinct, skipped = _distinct(normal)
-    extractor = extractor_for(weights, [method], settings)
-    store, unreadable = extract(extractor, distinct, settings.resize, workers, progress)
+    extractor = tiled(extractor_for(options.weights, [options.method], options.settings), options.tiles)
+    store, unreadable = extract(extractor, distinct, options.settings.resize, options.workers, progress)
     skipped += unreadable
     _check_count(store.images, skipped)
-    settings = _with_limited_bank(settings, method, store)
+    options = _with_limited_bank(options, store)
 
     def build() -> Detector:
-        return build_detectors(method, settings, [seed], store.images)[0]
+        seen = replace(options.settings, image_size=extractor.image_size)
+        return build_detectors(options.method, seen, [options.seed], store.images)[0]
 
-    detector, unseen = _learn(build, store, extractor, seed, progress)
-    threshold = choose_threshold(unseen.scores, false_alarms)
+    detector, unseen = _learn(build, store, extractor, options.seed, progress)
+    threshold = choose_threshold(unseen.scores, options.false_alarms)
     about = {
-        "method": method,
-        "settings": asdict(settings),
-        "seed": seed,
-        "weights": weights,
-        "weights_sha256": extractor.sha256,
-        "architecture": extractor.architecture,
-        "layers": extractor.layers,
+        **_description(options, extractor),
         "n_train": store.images,
         "threshold_hint": threshold.value,
         "false_alarm_rate": threshold.rate,
@@ -103,6 +111,20 @@ def fit(
     }
     save_detector(save, detector, about)
     return Fitted(about, threshold, skipped)
+
+
+def _description(options: FitOptions, extractor: Extractor | TiledExtractor) -> dict[str, Any]:
+    """What `load_detector` needs."""
+    return {
+        "method": options.method,
+        "settings": asdict(options.settings),
+        "tiles": options.tiles,
+        "seed": options.seed,
+        "weights": options.weights,
+        "weights_sha256": extractor.sha256,
+        "architecture": extractor.architecture,
+        "layers": extractor.layers,
+    }
 
 
 def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -123,14 +145,19 @@ def _check_count(count: int, skipped: Sequence[str]) -> None:
         )
 
 
-def _with_limited_bank(settings: Settings, method: str, store: FeatureStore) -> Settings:
-    if method != "patchcore":
-        return settings
-    return replace(settings, coreset_ratio=min(settings.coreset_ratio, BANK / (store.images * store.positions)))
+def _with_limited_bank(options: FitOptions, store: FeatureStore) -> FitOptions:
+    if options.method != "patchcore":
+        return options
+    ratio = min(options.settings.coreset_ratio, BANK / (store.images * store.positions))
+    return replace(options, settings=replace(options.settings, coreset_ratio=ratio))
 
 
 def _learn(
-    build: Callable[[], Detector], store: FeatureStore, extractor: Extractor, seed: int, progress: ReportProgress
+    build: Callable[[], Detector],
+    store: FeatureStore,
+    extractor: Extractor | TiledExtractor,
+    seed: int,
+    progress: ReportProgress,
 ) -> tuple[Detector, HeldOut]:
     """Fit the detector on all photographs, and others on parts of them that score the rest."""
     try:

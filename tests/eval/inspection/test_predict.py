@@ -13,7 +13,7 @@ from scipy.stats import binom
 
 from eval.__main__ import main
 from eval.detectors.methods import DETECTORS, Settings
-from eval.inspection.fit import fit
+from eval.inspection.fit import FitOptions, fit
 from eval.inspection.photographs import find_photographs
 from eval.inspection.predict import predict
 from eval.run import Request, evaluate
@@ -35,7 +35,7 @@ def place(tmp_path_factory):
 def fitted(place, folder, method="padim", weights=None):
     file = folder / f"{method}.safetensors"
     normal = find_photographs([place / "set" / "tile" / "train"])
-    fit(normal, file, weights=weights or str(place / "run"), method=method, settings=SETTINGS, workers=0)
+    fit(normal, file, FitOptions(weights or str(place / "run"), method, SETTINGS, workers=0))
     return file
 
 
