@@ -26,8 +26,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--resize",
         choices=RESIZES,
         default=defaults.resize,
-        help="square keeps the whole picture; short-crop keeps a central square of 7/8 of the shorter side, as others "
-        "do, which is half of most VisA pictures and misses defects outside (1-class methods)",
+        help="1-class methods: square (the default) keeps the whole picture; short-crop keeps a central square of 7/8 "
+        "of the shorter side, as is usual in the literature: about half of a VisA picture, without the defects outside",
     )
     parser.add_argument(
         "--feature-precision",
@@ -108,7 +108,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         "--freeze",
         choices=FREEZE,
         default=defaults.freeze,
-        help="keep the backbone's batch statistics, or the whole backbone, unchanged (nothing)",
+        help="what stays unchanged: nothing (the default), the backbone's batch statistics, or the whole backbone",
     )
     group.add_argument(
         "--precision", choices=PRECISIONS, default=defaults.precision, help="bf16 trains under autocast (no)"

@@ -63,8 +63,8 @@ class Results:
         Args:
             folder: The folder of results.json.
             data: The data folder as the user named it, for the record.
-            settings: All settings of this call. Those that both the methods and methods of earlier results use must
-                have the same values.
+            settings: All settings of this call. A setting that these methods share with the methods of earlier results
+                must have the same value there.
             methods: The methods of this call.
 
         Raises:

@@ -201,7 +201,7 @@ def _is_results(value: Any) -> bool:
 
 
 def default_row(rows: Mapping[str, Row], entrypoint: str) -> Row:
-    """Choose the row for an entrypoint's bare name: prefer rows with SPD, then rows with weights, then the order."""
+    """Choose the row for a name without a tag: with SPD if possible, then with weights if possible, then the first."""
     of_entrypoint = [row for row in rows.values() if row.entrypoint == entrypoint]
     return min(of_entrypoint, key=lambda row: (row.spd_weight == 0, row.status == "planned"))
 

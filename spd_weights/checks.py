@@ -1,7 +1,8 @@
 """What an export consists of, and the checks that it must pass before anything is built from it.
 
 An export is a folder that plain timm loads (`local-dir:<folder>`, or from the Hub). It may come from anyone, so its
-config.json is data: only keys that describe an architecture reach timm, and nothing is unpickled.
+config.json is data: only keys that describe an architecture reach timm, and nothing is unpickled. These checks compare
+an export with its own config.json; `hub` compares downloads with the digests that the catalog pins.
 """
 
 import dataclasses

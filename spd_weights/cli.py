@@ -123,7 +123,7 @@ def _add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--update-catalog", action="store_true", help="write the row that pins it into the catalog")
     command.add_argument(
         "--dataset", type=_pair, action="append", default=[], metavar="NAME=OWNER/ID",
-        help="the Hub's id of a dataset in results.json, whose page shall list the results; repeatable",
+        help="list the results for NAME, a dataset in results.json, on the Hub's page of dataset OWNER/ID; repeatable",
     )  # fmt: skip
     _add_licences(command)
     command.set_defaults(run=_release("publish_command"))

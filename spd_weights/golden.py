@@ -1,7 +1,7 @@
 """Golden features: a backbone's response to a fixed test image, so that anyone can check an installation.
 
-A digest proves that the bytes are right. Golden features prove that this installation computes with them what the
-exporting one did.
+A digest proves that the bytes are right. Golden features prove that this installation computes the same
+features from them as the one that exported them.
 """
 
 import math
@@ -38,10 +38,10 @@ def measure(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def health(backbone: Any, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Measure how features suit detectors that compare an image with normal ones.
+    """Measure how little the features of an image change with camera noise.
 
-    The second image differs from the test image by at most NOISE grey levels per pixel. Where its features point
-    elsewhere, two images of sound parts look different to a detector, too.
+    The test image is compared with a copy that differs by at most NOISE grey levels per pixel. If their features point
+    in different directions, two images of sound parts look different to a detector, too.
 
     Args:
         backbone: A timm model without classifier, on the CPU.
@@ -86,7 +86,7 @@ def pattern(channels: int, height: int, width: int) -> torch.Tensor:
     """Draw the test image from integers alone, so that its bits are the same everywhere.
 
     Args:
-        channels: Each has its own gradients, edges at every scale and texture.
+        channels: How many. Each has gradients, edges at every scale and texture of its own.
         height: Pixels.
         width: Pixels.
 

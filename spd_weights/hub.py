@@ -200,7 +200,8 @@ def download(repo_id: str, name: str, revision: str | None, cache_dir: str | Pat
         return Path(cached)
     with explained(repo_id, revision):
         if not constants.HF_HUB_OFFLINE:
-            # The client repeats this request itself inside hf_hub_download, and then waits however long the Hub asks.
+            # hf_hub_download repeats this request itself, and waits as long as the Hub asks. with_retries
+            # sends it first, and gives up if the Hub asks for more than transport.LONGEST seconds.
             with_retries(lambda: get_hf_file_metadata(hf_hub_url(repo_id, name, revision=revision)))
         return Path(with_retries(lambda: with_xet_fallback(fetch)))
 

@@ -40,7 +40,7 @@ def register() -> None:
 
 
 def _default_cfgs(rows: Iterable[Row], default: Row) -> Mapping[str, Any]:
-    # The default is starred and last: timm lets a later tag with weights displace a starred one without.
+    # The default is starred and last: timm replaces a starred tag without weights by a later tag that has some.
     ordered = sorted(rows, key=lambda row: row == default)
     return dict(generate_default_cfgs({row.name + "*" * (row == default): _cfg(row) for row in ordered}))
 
@@ -48,7 +48,7 @@ def _default_cfgs(rows: Iterable[Row], default: Row) -> Mapping[str, Any]:
 def _cfg(row: Row) -> dict[str, Any]:
     """The row's own headless cfg, the same whether weights are loaded or not.
 
-    Only what the architecture fixes is taken from the stock cfg, whose weights are others.
+    The stock cfg describes other weights, so only what the architecture fixes is taken from it.
     """
     stock = timm.get_pretrained_cfg(row.architecture)
     assert stock is not None

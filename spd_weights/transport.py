@@ -77,8 +77,8 @@ def with_retries(call: Callable[[], _Answer]) -> _Answer:
 def with_xet_fallback(call: Callable[[], _Answer]) -> _Answer:
     """Transfer files; if Xet, the Hub's default transport for large files, fails, use plain HTTP instead.
 
-    Xet stays off for the rest of the process, because its content server would fail for every further file, and only
-    after a minute of attempts each.
+    Xet stays off for the rest of the process. Otherwise it would fail again for every further file, each time after a
+    minute of attempts.
 
     Args:
         call: Must be safe to repeat.

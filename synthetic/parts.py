@@ -26,7 +26,7 @@ from synthetic.relief import Pixels, Relief
 
 OBJECTS = {"board": board, "biscuit": biscuit}  # VisA has neither, so no result on them passes for one on VisA
 _DAMAGE = {"scratch": defects.scratch, "stain": defects.stain, "foreign": defects.foreign}
-KINDS = (*_DAMAGE, "missing")  # what is missing is drawn by the object
+KINDS = (*_DAMAGE, "missing")  # the object itself draws "missing": it leaves a piece of itself out
 VISIBLE = 10  # grey levels, of 255 in any channel, that count as a change: twice the strongest noise; our choice
 _SMALLEST = 4e-4  # fraction of the picture that a defect must change; otherwise another one is drawn
 

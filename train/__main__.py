@@ -22,9 +22,9 @@ _DESCRIPTION = """Pre-train a backbone, with or without SPot-the-Difference.
   python -m train --config runs/mine/config.json --seed 1 --out runs/other      the same settings with another seed
 
 Run the same command again to resume an interrupted run. RECIPE --help explains every option.
-SIGTERM, SIGUSR1, Ctrl-C and --max-hours finish the current step, save and exit. Exit codes: 0 finished, 2 an error
-that you can fix (the message says how), 75 stopped and saved (run it again; a scheduler should requeue it),
-130 Ctrl-C."""
+SIGTERM, SIGUSR1, Ctrl-C and --max-hours finish the current step, save and exit. Exit codes: 0 finished, 1 another
+process was lost, 2 an error that you can fix (the message says how), 75 stopped and saved (run it again; a scheduler
+should requeue it), 130 Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +75,7 @@ def _parse(arguments: Sequence[str]) -> Config:
 
 
 def _pretrain(config: Config) -> int:
-    from .loop import pretrain  # imported late so that --help does not wait for torch
+    from .loop import pretrain  # imported late so that --help need not wait for datasets and accelerate
 
     try:
         export = pretrain(config)

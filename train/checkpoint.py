@@ -63,7 +63,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, milestone_every: int |
         raise SpdError(f"the checkpoint {final} could not be written: {error}. Free some space; {advice}.") from error
     for leftover in folder.glob(".step-*"):  # from saves that were killed
         shutil.rmtree(leftover, ignore_errors=True)
-    # A later checkpoint was damaged and ignored when the run resumed from an earlier one.
+    # Checkpoints of later steps are damaged: the run ignored them when it resumed from an earlier one.
     newest = [path for path in _steps(folder) if _number(path) <= checkpoint.step][:keep]
     for path in _steps(folder):
         if path not in newest and (not milestone_every or _number(path) % milestone_every):

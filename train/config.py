@@ -65,7 +65,7 @@ class OptimConfig:
     """Images per step, over all processes."""
     accumulate: int = 1
     """Number of parts in which a process computes its share of the batch, to save memory. Batch norm sees one part at
-    a time, and SimCLR finds its negatives in it, so the gradient is that of smaller batches."""
+    a time, and SimCLR takes its negatives from one part, so the gradient is that of smaller batches."""
     optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
     """lars and adamw exclude biases and norms from weight decay; lars also from its layer-wise scaling."""
     lr: float = 0.05
@@ -109,7 +109,7 @@ class SpdConfig:
     push it away from a locally perturbed copy. The paper gives no strengths; they are our choices."""
 
     weight: float = 0.1
-    """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is exactly the base method, at its cost."""
+    """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is exactly the base method, and costs no more."""
     loss: Literal["auto", "cosine", "cross_entropy"] = "auto"
     """cosine compares embeddings. cross_entropy trains a binary classifier on the pooled features to tell perturbed
     from unperturbed images. auto follows the paper: cross_entropy for supervised, cosine for the others."""
@@ -124,8 +124,8 @@ class SpdConfig:
     detach_anchor: bool = False
     """Stop the gradient through the anchor. The paper's formula has no stop-gradient."""
     batch_norm: Literal["together", "apart"] = "together"
-    """together computes batch statistics over positives and negatives jointly, so they can neither reveal nor
-    remove the difference; apart computes them for each."""
+    """together computes batch statistics over positives and negatives jointly, so the statistics can neither
+    reveal nor remove the difference. apart computes them for positives and negatives separately."""
     layer: int | None = None
     """Stage of the backbone, counted from 0, whose pooled output the cross_entropy classifier reads; default: the
     final features. The paper says "a ResNet-50 feature layer"; earlier stages resolve smaller details."""
@@ -225,8 +225,8 @@ class Config:
     """Save and exit with code 75 after this many hours, to stay within a scheduler's time limit. Run the same
     command again to resume."""
     timeout_minutes: float = 10.0
-    """With several processes: if one makes no progress for this long, the job ends and says which. Must exceed the
-    time of a step, a validation and a save."""
+    """With several processes: if one makes no progress for this long, the job ends and names it. Must exceed the
+    time of a step, a validation and a save together."""
     tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Also send the metrics to this tracker, which must be installed, through accelerate."""
     plan: bool = False

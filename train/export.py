@@ -83,7 +83,7 @@ def finished_export(config: Config) -> Path | None:
     """The export of this run, if it has already finished; None otherwise."""
     record = config.out / "export" / TRAINING
     # The record may be published, so it holds names only; config.json in the run's folder holds the paths as well.
-    # With other paths the data are not known to be the same, so the run is resumed after its last step.
+    # With other paths the data may differ, so the run is resumed after its last step, which checks the data.
     same = record.is_file() and read_json(record).get("config") == public_settings(config)
     return config.out / "export" if same and is_same_run(config) else None
 

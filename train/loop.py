@@ -1,4 +1,4 @@
-"""The training loop. From here, a step is two hops deep: the views, and the method's forward."""
+"""The training loop. `forward_backward` is a step: it makes the views and calls the method's forward."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -125,7 +125,7 @@ def forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str,
 
 
 def _collapse_alarm(run: Run) -> CollapseAlarm | None:
-    """None for methods whose features labels or starting weights keep apart."""
+    """None for methods that cannot collapse, because labels or the starting weights keep their features apart."""
     config = run.config
     if isinstance(config, (Supervised, Adapt)):
         return None

@@ -56,9 +56,9 @@ class AdaptConfig:
     keep_weight: float = 3.0
     """Weight of the squared distance from the starting features, at every position of three stages."""
     scales: tuple[float, ...] = ()
-    """Factors by which the maps of strides 4, 8 and 16 are scaled in the export; the layers that read them undo it, so
-    the network computes the same (MobileNetV2, EfficientNet). Their size matters to detectors: PatchCore weighs its
-    two maps by it, and PaDiM adds a fixed ridge."""
+    """Factors by which the export multiplies the maps of strides 4, 8 and 16 (MobileNetV2, EfficientNet). The layers
+    that read the maps divide by them, so the network computes the same. Detectors depend on the size of the values:
+    PatchCore gives the map with larger values more weight, and PaDiM adds a fixed ridge."""
 
 
 @dataclass(frozen=True, kw_only=True)

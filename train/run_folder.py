@@ -72,7 +72,7 @@ def refuse_changed_settings(config: Config, before: dict[str, Any]) -> None:
 
 
 def is_same_run(config: Config) -> bool:
-    """Whether config.json in the run's folder has the same data source and, outside RESUMABLE_CHANGES, settings."""
+    """Whether the folder's config.json has the same data source, and the same settings outside RESUMABLE_CHANGES."""
     before = read_json(config.out / _CONFIG)
     return not _changed(before, config) and before["data"]["train"] == config.data.train
 

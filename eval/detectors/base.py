@@ -32,7 +32,7 @@ class Detector(Fitted, ABC):
     Attributes:
         reductions: Strides of the feature maps that it reads, out of `spd_weights.stages.REDUCTIONS`.
         seeded: Whether its result depends on a seed. If not, one repetition is enough.
-        options: Names of the fields of `eval.detectors.methods.Settings` that only some detectors use and it does.
+        options: Names of the `Settings` fields that change its numbers, besides those that all detectors use.
     """
 
     reductions: ClassVar[tuple[int, ...]]

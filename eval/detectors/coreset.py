@@ -12,11 +12,12 @@ _ROUNDING = 1e-5  # bound of float32's error in a product of 128 to 2048 terms, 
 def greedy_coreset(points: Tensor, count: int, start: int) -> Tensor:
     """Select points one by one, each the farthest from all selected before (Gonzalez, 1985).
 
-    The plain algorithm reads every point for every centre. Here, distances from an earlier pass serve as upper bounds:
-    as long as the farthest of a few thousand *active* points is farther than the bound of all other points, it is the
-    farthest of all, and the others need not be read. One matrix product per round brings the others up to date. It
-    only finds the centres that may be nearer; the distances themselves are always sums of squared differences. The
-    selection is therefore that of the plain algorithm in float32, with ties broken by the lowest index.
+    The plain algorithm reads every point for every centre. Distances only shrink as centres are added, so a distance
+    from an earlier pass is an upper bound. Here, only the few thousand *active* points with the largest distances are
+    read, as long as the farthest of them is farther than the bound of all others: it is then the farthest of all. After
+    each such round, one matrix product finds which of its centres may be nearer to which points, and their distances
+    are computed as sums of squared differences. The selection is therefore that of the plain algorithm in float32, with
+    ties broken by the lowest index.
 
     Args:
         points: float32 [N, D].
@@ -41,7 +42,7 @@ def greedy_coreset(points: Tensor, count: int, start: int) -> Tensor:
 
 
 def _next_centres(nearest: Tensor, points: Tensor, centred: Tensor, norms: Tensor, limit: int) -> list[int]:
-    """The next centres: as many as the active points alone determine, at least one."""
+    """Select the next centres, for as long as the active points alone decide which is farthest; at least one."""
     beyond = min(_ACTIVE, len(nearest) - 1)
     bound = float(nearest.topk(beyond + 1).values[-1])
     active = (nearest > bound).nonzero()[:, 0]

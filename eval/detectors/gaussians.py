@@ -21,11 +21,11 @@ _FLOAT32_RANGE = 1000  # maximum variance / ridge at which distances agree with 
 class NestedGaussian(Fitted):
     """One Gaussian with full covariance Σ = L Lᵀ per position of the finest grid; shared parts are stored once.
 
-    Positions share the features of the coarser grids. With the coarsest features first, they also share the leading
-    blocks of L: the block (fine, coarse) belongs to a position of the fine grid and takes D_fine x D_coarse numbers
-    there, instead of C x C per finest position. Blocks are stored per coarse position, as
-    [P_coarse, G * D_fine, D_coarse] with G fine positions in a coarse one, so that products with them are few and
-    large.
+    Positions inside one coarse cell share the features of that cell. Features are ordered from the coarsest grid to the
+    finest, so these positions also share the leading blocks of L. L is therefore stored by blocks. The block
+    (fine, coarse) takes D_fine x D_coarse numbers per position of the fine grid; a whole L would take C x C per finest
+    position. The blocks of the G fine positions in one coarse position are stacked, [P_coarse, G * D_fine, D_coarse],
+    so that products with them are few and large.
     """
 
     def __init__(self, shrunk: bool = False) -> None:
@@ -127,7 +127,7 @@ class NestedGaussian(Fitted):
                 block.baddbmm_(_group_cells(fine, size).mT, _group_cells(coarse, size), alpha=weight)
 
     def _precision(self) -> torch.dtype:
-        """float64 if the scale relative to the small ridge exceeds the condition numbers that float32 handles."""
+        """float64 if the largest variance is so far above the ridge that float32 cannot invert Σ, otherwise float32."""
         scatter = max(float(blocks[-1].diagonal(dim1=1, dim2=2).max()) for blocks in self.blocks)
         return torch.float32 if scatter <= _FLOAT32_RANGE * RIDGE * self._count else torch.float64
 

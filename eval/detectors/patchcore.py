@@ -37,8 +37,8 @@ class Patchcore(Detector):
                 instead of the plain maximum of the patch distances.
             patches: Stores the training patches until `fit`.
             start: "random" starts the selection at a random patch. "mean" starts at the patch nearest to their mean, so
-                that the seed only draws the projection. Random is the default, because AUROCs vary by points between
-                selections, and only several of them show by how much; a fixed one hides that variation.
+                that the seed only draws the projection. Random is the default: AUROCs vary by points between
+                selections, and a fixed start would hide that.
         """
         super().__init__()
         self._image_size, self._seed, self._ratio, self._reweighted = image_size, seed, ratio, reweighted

@@ -14,8 +14,8 @@ TOP = 0.01  # fraction of the patches whose mean distance is the image score
 class PatchKnn(Detector):
     """All patch tokens of the deepest layer of normal images, and the cosine distance to the nearest one.
 
-    Made for the last block of a vision transformer such as DINOv2. Without the paper's masking of the background and
-    rotations of the training images, which it uses for few images of some objects.
+    It is made for the last block of a vision transformer such as DINOv2. Two steps of the paper are left out: masking
+    the background and rotating the training images. The paper uses them for some objects when there are few images.
     """
 
     reductions = (32,)

@@ -25,7 +25,7 @@ from .threshold import FALSE_ALARMS, HeldOut, Threshold, choose_threshold, fit_o
 
 DEFAULT_WEIGHTS = "mobilenetv2_100_spd"  # part of the package: needs no network
 DEFAULT_METHOD = "patchcore"
-MINIMUM = 10  # normal photographs; with fewer, more than one good part in ten would be a false alarm
+MINIMUM = 10  # normal photographs; with fewer, one good part in ten or more would be a false alarm
 BANK = 10_000  # patches that PatchCore keeps at most: the time per photograph grows with their number
 
 
@@ -128,7 +128,7 @@ def _description(options: FitOptions, extractor: Extractor | TiledExtractor) -> 
 
 
 def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Leave out copies, which would make the threshold look better than it is; also returns their names."""
+    """Leave out copies, which would make the threshold look better than it is; also returns a sentence for each."""
     copied = copies(files)
     distinct = [file for file in files if file not in copied]
     skipped = [f"{copy}: a copy of {original}" for copy, original in copied.items()]

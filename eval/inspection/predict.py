@@ -96,9 +96,9 @@ def _draw(
 ) -> list[float]:
     """Save all heat maps; returns the map values at the start and in the middle of the colours.
 
-    Colours depend on the detector alone, so that pictures of different calls compare. They start at the median of the
-    maps of normal images that the detector had not seen. Their maximum has the middle colour, and values above approach
-    the last colour without reaching it, so that the peak of a strong defect stays visible.
+    Colours depend on the detector alone, so that pictures of different calls can be compared. The scale comes from the
+    maps of normal images that the detector had not seen: the first colour is their median, the middle colour their
+    maximum. Higher values approach the last colour without reaching it, so that a strong defect's peak stays visible.
     """
     known = [index for index, row in enumerate(rows) if row["score"] is not None]
     low, middle = about["map_median"] or 0.0, about["map_maximum"] or float(heats[known].max())

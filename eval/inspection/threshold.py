@@ -12,7 +12,7 @@ from ..predictions import ReportProgress
 from .features import FeatureStore
 
 FALSE_ALARMS = 0.01
-FOLDS = 5  # fewer leave out more images and raise the threshold; more take longer
+FOLDS = 5  # with fewer, a detector sees fewer images and the threshold rises; more take longer
 
 
 def fit_on(detector: Detector, store: FeatureStore, indices: Sequence[int]) -> Detector:
@@ -99,17 +99,17 @@ def choose_threshold(scores: np.ndarray, rate: float) -> Threshold:
     """The threshold that new normal images exceed with at most the given probability.
 
     Of N exchangeable scores, a new one exceeds the k-th smallest with probability 1 - k / (N + 1) (split conformal
-    prediction). The final detector has seen more images than those of the folds and its scores are a little lower, so
-    that the rate is, if anything, smaller. For continuous scores, the true rate above the k-th smallest of N
-    independent ones has the distribution Beta(N + 1 - k, k), whatever theirs is; its quantiles give the interval.
+    prediction). The final detector has seen more images than those of the folds, so it scores normal images a little
+    lower, and its rate is, if anything, smaller. The interval comes from the true rate above the k-th smallest of N
+    independent scores. That rate has the distribution Beta(N + 1 - k, k) for any continuous distribution of the scores.
 
     Args:
         scores: Of normal images that the detectors have not seen, [N].
         rate: Wanted false-alarm rate, in (0, 1).
 
     Returns:
-        The threshold. Its expected rate is the wanted one rounded down to a multiple of 1 / (N + 1), or 1 / (N + 1)
-        with the highest score as threshold if there are too few images for the wanted one.
+        The threshold. Its expected rate is the wanted one, rounded down to a multiple of 1 / (N + 1). If there are too
+        few images for the wanted rate, the threshold is the highest score, and its expected rate is 1 / (N + 1).
     """
     n = len(scores)
     k = min(n, math.ceil((n + 1) * (1 - rate) - 1e-9))

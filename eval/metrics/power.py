@@ -28,7 +28,7 @@ class Noise:
     measured_seeds: float
 
     def deviation(self, seeds: int) -> float:
-        """Standard deviation over categories of the mean of this many seeds."""
+        """Standard deviation, over categories, of a difference that is averaged over this many seeds."""
         return math.sqrt(self.categories**2 + (self.seeds or 0.0) ** 2 / seeds)
 
 

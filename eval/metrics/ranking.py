@@ -1,7 +1,7 @@
 """Exact areas and maxima of ROC and precision-recall curves, from counts at the scores of the positives.
 
 Every metric needs, at each distinct score of a positive, the number of positives and negatives at or above it. Between
-two such scores only negatives are added, and no metric depends on where.
+two such scores lie only negatives, and no metric depends on where they lie.
 """
 
 from typing import NamedTuple

@@ -3,7 +3,7 @@
 One row per weight and one column per (method, metric): the mean over categories of the mean over seeds, ± the standard
 deviation over seeds. Then one row per weight with its paired differences to the first weight, their standard deviation
 over seeds, and their intervals. Every category counts the same, whatever its data set; the categories of a --group
-count as one. NAME also stands for NAME_seed0, NAME_seed1 and so on: repeated trainings, whose seeds are repetitions.
+count as one. NAME also stands for NAME_seed0, NAME_seed1 and so on, which are repeated trainings.
 """
 
 import argparse

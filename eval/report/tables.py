@@ -1,4 +1,4 @@
-"""Rows of results.json arranged for reading: one table per (data set, protocol, method)."""
+"""Tables as data, one per (data set, protocol, method), for the modules that render them: terminal, text and html."""
 
 import statistics
 from collections.abc import Sequence

@@ -143,7 +143,7 @@ def _record(file: Path, architecture: str, backbone: torch.nn.Module) -> dict[st
         "architecture": architecture,
         "method": None,
         "spd_weight": None,
-        # Our choice, because all frameworks read here normalise with them: ImageNet's mean and std.
+        # Our choice: ImageNet's mean and std, because all frameworks that are read here normalise with them.
         "image_size": size,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],

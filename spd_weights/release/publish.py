@@ -85,8 +85,8 @@ def publish(
     """Publish an export as one commit to main, after reading every byte back from a staging branch.
 
     If the repository already has the same files, nothing is written. Results and previews of an earlier version that
-    this export lacks are deleted in the same commit. Transient failures (429, 5xx, a dropped connection) are retried;
-    if only the answer to a commit was lost, the commit is found by reading.
+    this export lacks are deleted in the same commit. Transient failures (429, 5xx, a dropped connection) are retried.
+    If a commit succeeds but its answer is lost, reading the branch shows the commit.
 
     Args:
         directory: The export.
@@ -97,7 +97,7 @@ def publish(
         licence: The weights' licence in the Hub's spelling; None keeps the training record's. If neither states
             one, the card says so and carries `license: unknown`.
         data_licence: The training data's licence, likewise.
-        datasets: Name of an evaluated dataset to its id on the Hub, whose pages then list the results.
+        datasets: Maps the name of an evaluated dataset to its id on the Hub. Its page then lists the results.
 
     Returns:
         What changed, and the commit that holds it.
@@ -225,9 +225,10 @@ def _mark(target: _Target, tag: str, commit: str) -> None:
 def _commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping[str, str]) -> str:
     """Commit once to a branch, even if answers are lost; returns the commit.
 
-    Every attempt names its parent, so two attempts can never both land. After a failure the branch is read; if it
-    has the files already, only the answer was lost. Someone else's commit to other files is built upon once; a commit
-    to these files is never overwritten: it changes `wanted`, how the files differ from the branch.
+    Every attempt names its parent, so two attempts can never both land. After a failure the branch is read. If it
+    already has our files, only the answer was lost. If someone else has committed other files, the next attempt takes
+    that commit as its parent, once. If someone else has changed our files, the files no longer differ from the branch
+    as `wanted` says, and the failure is raised, so their commit is never overwritten.
     """
     may_move = True
     for attempt, wait in enumerate((*transport.WAITS, None)):

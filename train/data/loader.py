@@ -44,7 +44,7 @@ class Batch:
         return self.pieces[0] if len(self.pieces) == 1 else torch.cat(self.pieces)
 
     def crops_on(self, device: torch.device) -> Tensor:
-        """All crops on a device; the pieces are joined there, so that pinned memory is neither copied nor left."""
+        """All crops on a device. They are joined there: joining them here would copy them out of pinned memory."""
         return replace(self, pieces=[piece.to(device, non_blocking=True) for piece in self.pieces]).crops
 
     def split(self, parts: int) -> list["Batch"]:

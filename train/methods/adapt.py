@@ -1,9 +1,9 @@
 """Adaptation of a pre-trained backbone: dense SPD, kept close to the starting weights. Ours, not the paper's.
 
 The paper pre-trains from scratch and compares pooled embeddings. Starting from good weights is far cheaper but
-has two risks. Features are forgotten: therefore the base loss is the distance from the starting features, at
-every position of the maps that detectors read. And a pooled loss can be lowered by a change at any position,
-which blurs where a defect is: therefore SPD compares position by position here.
+has two risks. First, features are forgotten. So the base loss is the distance from the starting features, at
+every position of the maps that detectors read. Second, a change at any position lowers a pooled loss, which blurs
+where a defect is. So SPD compares position by position here.
 """
 
 import copy
@@ -64,7 +64,7 @@ class AdaptMethod(nn.Module):
 
         Args:
             views: `anchor`, and with SPD also `negative`, the anchor's weak augmentation (not cropped or flipped)
-                with a patch blended in; each (B, 3, S, S), normalised; and `alpha` (B, 1, S, S) in [0, 1], where.
+                with a patch blended in; each (B, 3, S, S), normalised; and `alpha` (B, 1, S, S) in [0, 1], its place.
 
         Returns:
             `loss_base`, keep_weight times the mean squared distance from the starting maps, 0 at first; `features`,

@@ -78,7 +78,7 @@ class MoCoMethod(nn.Module):
         return {"loss_base": loss, "features": z.detach(), "keys": k, **spd}
 
     def after_step(self, keys: Tensor) -> None:
-        """Move the key encoder and let the step's keys enter the queue: once per step, in however many parts.
+        """Move the key encoder and let the step's keys enter the queue. Call it once per step, not once per part.
 
         The official code moves the key encoder before the next step's keys are computed, which is the same.
 

@@ -44,7 +44,8 @@ def agree(run: Run, loss: Tensor, batch: Batch, stop: StopRequest) -> Agreed:
     norm = torch.nn.utils.get_total_norm(gradients).float()
     if accelerator.scaler is not None:  # fp16: GradScaler already handles overflowing gradients
         norm = torch.zeros_like(norm)
-    save_is_expensive = time.monotonic() - run.saved_at < _SAVE_INTERVAL * run.save_seconds  # on the one that saves
+    # False on processes that never save: there, save_seconds is 0.
+    save_is_expensive = time.monotonic() - run.saved_at < _SAVE_INTERVAL * run.save_seconds
     votes = torch.tensor([*stop.votes(), float(save_is_expensive), float(bool(batch.bad))], device=loss.device)
     means = accelerator.reduce(torch.cat([loss.detach().float()[None], norm[None], votes]), "mean")
     loss_mean, gradient_norm, *stop_votes, expensive, bad = means.tolist()

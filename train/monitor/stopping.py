@@ -69,7 +69,7 @@ class StopRequest:
         self.received.setdefault(name, now)
 
     def votes(self) -> list[float]:
-        """One number per reason: 1 if this process has it. Summed over processes, all of them decide identically."""
+        """One number per reason to stop: 1 if this process has it. All processes decide by the sums, so they agree."""
         expired = self.deadline is not None and time.monotonic() >= self.deadline
         return [float(name in self.received or (name == _TIME and expired)) for name in _REASONS]
 

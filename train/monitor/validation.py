@@ -23,7 +23,7 @@ from .log import StepLog
 
 
 class Validation(NamedTuple):
-    """What is measured on."""
+    """The labelled images of `--data.val` and `--probe.knn-bank`."""
 
     images: Table | None
     """`--data.val`, labelled."""

@@ -137,7 +137,7 @@ class ViewMaker:
             for i, images in enumerate(views["unperturbed"])
         ]
         views["negative"], views["alpha"] = (list(parts) for parts in zip(*perturbed, strict=True))
-        if not isinstance(self.config, Adapt):  # adapt compares the negative with itself, outside alpha
+        if not isinstance(self.config, Adapt):  # adapt's positives are the positions outside alpha
             views["positive"] = self._weak_views(anchors, "weak positive", draw)
         return views
 
