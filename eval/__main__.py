@@ -65,12 +65,17 @@ or random:<timm model> for an untrained network (as a baseline).
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; return its exit code: 0, 2 after an error that the user can fix, or 130 after Ctrl-C."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0, 2 after an error that the user can fix, 3 if `predict` finds something above the threshold,
+        or 130 after Ctrl-C.
+    """
     argv = sys.argv[1:] if argv is None else argv
     command = _COMMANDS.get(argv[0]) if argv else None
     return run_command(
         lambda: command(argv[1:]) if command else evaluate_command(argv),
-        interrupted="interrupted; finished cells are kept, run the same command again to resume",
+        interrupted="interrupted; finished work is kept, run the same command again to resume",
     )
 
 
@@ -209,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+_COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "report": report_command,
     "compare": compare_command,
     "plan": plan_command,

@@ -1,6 +1,7 @@
 """Command-line options that change the numbers."""
 
 import argparse
+import math
 from dataclasses import fields
 
 from .backbone.features import FEATURE_PRECISIONS
@@ -138,6 +139,14 @@ def not_negative(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
+    return value
+
+
+def finite(text: str) -> float:
+    """Parse a number that is neither infinite nor NaN."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
     return value
 
 

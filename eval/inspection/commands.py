@@ -1,23 +1,28 @@
 """The command lines of `python -m eval fit` and `python -m eval predict`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
-from spd_weights.errors import SpdError, program
+from spd_weights.errors import FAILED, SpdError, program
 
 from ..data.datasets import load_categories
 from ..data.download import unpacked
 from ..detectors.methods import DETECTORS
-from ..options import add_settings, not_negative, positive, rate, settings_of
+from ..options import add_settings, finite, not_negative, positive, rate, settings_of
 from ..protocols import check_training
 from .fit import DEFAULT_METHOD, DEFAULT_WEIGHTS, MINIMUM, FitOptions, Fitted, fit
 from .photographs import find_photographs
-from .predict import predict
+from .predict import Summary, predict
 from .progress import bar, peak_memory
+from .scores import LINES, TABLE, Row
 from .threshold import FALSE_ALARMS
+
+ABOVE = 3
+"""Exit code if a photograph is above the threshold."""
 
 _FEW = 50  # normal photographs
 
@@ -113,34 +118,68 @@ def _summary(fitted: Fitted, save: Path) -> list[str]:
     return lines
 
 
-def predict_command(argv: list[str]) -> None:
-    """Score photographs, and print scores, latency and memory."""
+def predict_command(argv: list[str]) -> int:
+    """Score photographs; return 3 if one is above the threshold, otherwise 2 if one could not be read."""
+    given = _predict_parser().parse_args(argv)
+    console = Console(highlight=False)
+
+    def report(row: Row) -> None:
+        if row["error"]:
+            console.print(f"{'':12}  not scored  {escape(row['error'])}", soft_wrap=True)
+            return
+        mark = "above" if row["above"] else ""
+        console.print(f"{row['score']:12.6g}  {mark:10}  {escape(row['image'])}", soft_wrap=True)
+
+    done = predict(
+        given.detector, given.images, given.out, weights=given.weights, threshold=given.threshold,
+        workers=given.workers, watch=given.watch, report=report,
+    )  # fmt: skip
+    for line in _outcome(done, given.out):
+        console.print(escape(line), soft_wrap=True)
+    if done.errors:
+        print(f"error: {len(done.errors)} of {len(done.rows)} photographs were not scored", file=sys.stderr)
+    return ABOVE if done.above else FAILED if done.errors else 0
+
+
+def _predict_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("eval predict"),
-        description=f"Score photographs with a detector saved by `{program('eval fit')}`; write scores.json and heat "
-        "maps.",
+        description=f"Score photographs with a detector saved by `{program('eval fit')}`. Run the same command again "
+        "to resume after an interruption.",
+        epilog=f"Exit code: 0 if all photographs are below the threshold, {ABOVE} if one is above it, {FAILED} after "
+        "an error or if a photograph could not be read and none is above.",
     )
     parser.add_argument("detector", type=Path, metavar="DETECTOR", help="the safetensors file")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photographs, or folders of them")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for scores.json and <name>-heat.png")
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="PATH", help="photographs, folders of them, or patterns"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for scores.jsonl, scores.csv, pictures/ with heat maps, and gallery.html",
+    )
+    parser.add_argument("--threshold", type=finite, metavar="SCORE", help="instead of the detector's own")
+    parser.add_argument(
+        "--watch", action="store_true", help="wait for new photographs in the folders until Ctrl-C, for a camera"
+    )
+    parser.add_argument("--workers", type=not_negative, default=1, metavar="N", help="processes that decode (1)")
     parser.add_argument("--weights", metavar="W", help="the backbone, if it is no longer under its recorded name")
-    given = parser.parse_args(argv)
-    content = predict(given.detector, given.images, given.out, given.weights)
-    console = Console(highlight=False)
-    for row in content["images"]:
-        if row["score"] is not None:
-            mark = "above" if row["above_hint"] else "     "
-            console.print(f"{row['score']:12.6g}  {mark}  {escape(row['image'])}", soft_wrap=True)
-    about = content["detector"]
-    console.print(f"threshold {about['threshold_hint']:.6g}: {about['threshold_note']}", soft_wrap=True)
-    if content["seconds_per_image"] is not None:
-        memory = content["peak_memory_mib"]
-        console.print(
-            f"{1000 * content['seconds_per_image']:.0f} ms per image (median, decoding included) on "
-            f"{content['device']}; peak memory {'not measured' if memory is None else f'{memory:.0f} MiB'}",
-            soft_wrap=True,
+    return parser
+
+
+def _outcome(done: Summary, out: Path) -> list[str]:
+    lines = []
+    if earlier := len(done.rows) - done.scored:
+        lines.append(f"{earlier} photographs had been scored before and were not scored again")
+    count = len(done.rows) - len(done.errors)
+    if done.threshold is not None:
+        lines.append(f"{done.above} of {count} photographs are above the threshold {done.threshold:.6g}")
+    if done.seconds_per_image is not None:
+        memory = peak_memory()
+        lines.append(
+            f"{1000 * done.seconds_per_image:.0f} ms per photograph, decoding and pictures included, on {done.device}"
+            + ("" if memory is None else f"; peak memory {memory:.0f} MiB")
         )
-    console.print(f"written: {escape(str(given.out / 'scores.json'))}", soft_wrap=True)
-    errors = [row["error"] for row in content["images"] if row["score"] is None]
-    if errors:
-        raise SpdError(f"{len(errors)} of {len(content['images'])} images were not scored: {'; '.join(errors)}")
+    return [*lines, f"scores: {out / LINES}, {out / TABLE}", f"gallery: {done.gallery}"]

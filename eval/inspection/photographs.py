@@ -2,6 +2,7 @@
 
 import glob
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,12 +39,13 @@ class Batch:
     errors: dict[Path, str] = field(default_factory=dict)
 
 
-def find_photographs(names: Sequence[Path]) -> list[Path]:
+def find_photographs(names: Sequence[Path], ignored: Path | None = None) -> list[Path]:
     """List the photographs that a user names.
 
     Args:
         names: Files; folders, which are searched to any depth; or patterns such as `photos/*.png`. Hidden files and
             folders are skipped. In folders and patterns only files with a suffix of `IMAGE_SUFFIXES` count.
+        ignored: A folder whose photographs are left out.
 
     Returns:
         Each photograph once, in the order of `names`, and sorted within each.
@@ -53,26 +55,31 @@ def find_photographs(names: Sequence[Path]) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for name in names:
-        files = sorted(_matches(name))
+        if name.is_dir():
+            files = photographs_in(name, ignored)
+        elif name.exists():
+            files = [name]
+        elif glob.has_magic(str(name)):
+            files = sorted(Path(match) for match in glob.iglob(str(name), recursive=True) if _is_photograph(match))
+        else:
+            raise SpdError(f"{name}: no such photograph or folder")
         if not files:
-            raise SpdError(
-                f"{name}: no photograph in it; wanted are files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        found |= {os.path.realpath(file): file for file in files if os.path.realpath(file) not in found}
+            raise SpdError(f"{name}: no photograph in it; these are files with {', '.join(sorted(IMAGE_SUFFIXES))}")
+        for file in files:
+            found.setdefault(os.path.realpath(file), file)
     return list(found.values())
 
 
-def _matches(name: Path) -> Iterator[Path]:
-    if name.is_dir():
-        for folder, subfolders, files in os.walk(name):
-            subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
-            yield from (Path(folder, file) for file in files if _is_photograph(file))
-    elif name.exists():
-        yield name
-    elif glob.has_magic(str(name)):
-        yield from (Path(match) for match in glob.iglob(str(name), recursive=True) if _is_photograph(match))
-    else:
-        raise SpdError(f"{name}: no such photograph or folder")
+def photographs_in(folder: Path, ignored: Path | None = None) -> list[Path]:
+    """The photographs in a folder and below, sorted; hidden ones and those below `ignored` are left out."""
+    found = []
+    for parent, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if ignored is not None and Path(parent).resolve().is_relative_to(ignored.resolve()):
+            subfolders.clear()
+            continue
+        found += [Path(parent, file) for file in files if _is_photograph(file)]
+    return sorted(found)
 
 
 def _is_photograph(name: str) -> bool:
@@ -99,9 +106,12 @@ def decode(
         batch_size: Photographs per batch, unreadable ones included.
         long_side: Also return copies for display with at most this many pixels per side.
     """
-    dataset = _Photographs(files, size, resize, long_side)
     yield from DataLoader(
-        dataset, batch_size=batch_size, num_workers=min(workers, len(files)), collate_fn=_collate, shuffle=False
+        _Photographs(files, size, resize, long_side),
+        batch_size=batch_size,
+        num_workers=min(workers, len(files)),
+        collate_fn=_collate,
+        worker_init_fn=_ignore_interrupts,
     )
 
 
@@ -131,6 +141,11 @@ class _Photographs(Dataset[_Item]):
             sides = (max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale)))
             picture = np.asarray(image.resize(sides, Image.Resampling.BICUBIC, box))
         return file, torch.from_numpy(np.asarray(square).transpose(2, 0, 1).copy()), picture
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Leave Ctrl-C to the main process; otherwise each worker would print a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collate(items: Sequence[_Item]) -> Batch:

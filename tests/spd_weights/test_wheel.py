@@ -66,7 +66,8 @@ def test_wheel_holds_three_packages(wheel: Path) -> None:
     assert packages == {"spd_weights", "spd_train", "spd_eval"}
     for name in ("spd_weights/catalog.json", "spd_weights/catalog_results.json", "spd_weights/py.typed",
                  "spd_weights/release/card_template.md", "spd_train/__main__.py", "spd_eval/__main__.py",
-                 "spd_eval/report/templates/page.html", "spd_eval/report/reference/visa.json"):  # fmt: skip
+                 "spd_eval/report/templates/page.html", "spd_eval/inspection/templates/gallery.html",
+                 "spd_eval/report/reference/visa.json"):  # fmt: skip
         assert name in names
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc") or "_eta0" in name]
 
@@ -114,7 +115,7 @@ def test_pre_train_adapt_evaluate_fit_and_predict(run: Run, tmp_path: Path) -> N
     fit = ["--normal", "photos", "--weights", "adapted", "--image-size", "64", "--save", "part.safetensors"]
     run("spd-weights", "eval", "fit", *fit)
     run("spd-weights", "eval", "predict", "part.safetensors", "photos", "--out", "predicted")
-    assert (tmp_path / "predicted" / "scores.json").is_file()
+    assert "data:image/jpeg" in (tmp_path / "predicted" / "gallery.html").read_text()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A detector that is fitted, kept in a file, and used on photographs."""
 
+import csv
 import json
 import shutil
 
@@ -12,31 +13,12 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import binom
 
 from eval.__main__ import main
-from eval.detectors.methods import DETECTORS, Settings
-from eval.inspection.fit import FitOptions, fit
-from eval.inspection.photographs import find_photographs
+from eval.detectors.methods import DETECTORS
 from eval.inspection.predict import predict
 from eval.run import Request, evaluate
 from spd_weights.errors import SpdError
-from tests.eval.helpers import DEFECT, SIZE, mvtec_category, tiny_export
-
-SETTINGS = Settings(image_size=64, padim_dims=8, coreset_ratio=0.3)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A category and weights that no test changes."""
-    root = tmp_path_factory.mktemp("inspection")
-    mvtec_category(root / "set" / "tile", train=20, normal=30)
-    tiny_export(root / "run" / "export")
-    return root
-
-
-def fitted(place, folder, method="padim", weights=None):
-    file = folder / f"{method}.safetensors"
-    normal = find_photographs([place / "set" / "tile" / "train"])
-    fit(normal, file, FitOptions(weights or str(place / "run"), method, SETTINGS, workers=0))
-    return file
+from tests.eval.helpers import DEFECT, SIZE, tiny_export
+from tests.eval.inspection.helpers import SETTINGS, fitted
 
 
 @pytest.mark.parametrize("method", DETECTORS)
@@ -49,18 +31,26 @@ def test_scores_are_the_evaluations(place, tmp_path, method):
     )
     saved = np.load(next((tmp_path / "out").rglob("maps.npz")), allow_pickle=False)
     photos = [place / "set" / "tile" / name for name in saved["images"]]
-    content = predict(fitted(place, tmp_path, method), photos, tmp_path / "used")
-    np.testing.assert_allclose([row["score"] for row in content["images"]], saved["scores"], rtol=1e-4)
-    assert json.loads((tmp_path / "used" / "scores.json").read_text()) == json.loads(json.dumps(content))
-    pictures = sorted((tmp_path / "used").glob("*-heat.png"))
-    assert len(pictures) == (34 if method in ("padim", "patchcore", "patchknn") else 0)
-    assert content["seconds_per_image"] > 0
-    assert content["peak_memory_mib"] > 10
+    done = predict(fitted(place, tmp_path, method), photos, tmp_path / "used", workers=0)
+    np.testing.assert_allclose([row["score"] for row in done.rows], saved["scores"], rtol=1e-4)
+    lines = (tmp_path / "used" / "scores.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == done.rows
+    with open(tmp_path / "used" / "scores.csv", newline="") as file:
+        assert [float(row["score"]) for row in csv.DictReader(file)] == [row["score"] for row in done.rows]
+    width = Image.open(tmp_path / "used" / done.rows[0]["picture"]).width
+    assert (width > 2 * SIZE[0]) == (method in ("padim", "patchcore", "patchknn"))
+    assert done.seconds_per_image > 0
+
+
+def heat_of(out, row):
+    """The heat map of a picture: its right half."""
+    return np.asarray(Image.open(out / row["picture"])).astype(float)[:, -SIZE[0] :]
 
 
 def test_heat_is_brightest_on_the_defect_at_the_photographs_shape(place, tmp_path):
-    content = predict(fitted(place, tmp_path), [place / "set" / "tile" / "test" / "spot" / "000.png"], tmp_path / "out")
-    picture = np.asarray(Image.open(tmp_path / "out" / content["images"][0]["heat"])).astype(float)
+    photo = place / "set" / "tile" / "test" / "spot" / "000.png"
+    done = predict(fitted(place, tmp_path), [photo], tmp_path / "out")
+    picture = heat_of(tmp_path / "out", done.rows[0])
     assert picture.shape == (SIZE[1], SIZE[0], 3)
     warm = picture[..., 0] - picture[..., 2] / 2
     y, x = np.unravel_index(warm.argmax(), warm.shape)
@@ -74,44 +64,102 @@ def test_defects_are_above_the_threshold_and_unseen_normal_images_are_not(place,
     """The highest score of a training image would be below almost all unseen normal images."""
     file = fitted(place, tmp_path, method)
     test = predict(file, [place / "set" / "tile" / "test" / "spot"], tmp_path / "test")
-    assert all(row["above_hint"] for row in test["images"])
+    assert all(row["above"] for row in test.rows)
     normal = predict(file, [place / "set" / "tile" / "test" / "good"], tmp_path / "normal")
-    rate = normal["detector"]["false_alarm_rate"]
-    assert rate == pytest.approx(1 / 21)
-    alarms = sum(row["above_hint"] for row in normal["images"])
-    assert alarms <= binom.ppf(0.999, len(normal["images"]), rate)
+    assert normal.above <= binom.ppf(0.999, len(normal.rows), 1 / 21)
 
 
 def test_heat_has_the_same_colours_whatever_else_is_scored(place, tmp_path):
     file, tests = fitted(place, tmp_path), place / "set" / "tile" / "test"
     alone = predict(file, [tests / "good" / "000.png"], tmp_path / "alone")
-    together = predict(file, [tests / "good" / "000.png", tests / "spot"], tmp_path / "together")
-    assert alone["heat_range"] == together["heat_range"]
-    pictures = [np.asarray(Image.open(tmp_path / out / "000-heat.png")) for out in ("alone", "together")]
+    together = predict(file, [tests / "spot", tests / "good" / "000.png"], tmp_path / "together")
+    pictures = [heat_of(tmp_path / "alone", alone.rows[0]), heat_of(tmp_path / "together", together.rows[-1])]
     assert np.array_equal(*pictures)
 
 
-def test_photographs_of_one_name_keep_their_own_heat_maps(place, tmp_path):
+def test_photographs_of_one_name_keep_their_own_pictures(place, tmp_path):
     folder = place / "set" / "tile" / "test"
-    content = predict(fitted(place, tmp_path), [folder / "spot", folder / "good"], tmp_path / "out")
-    names = [row["heat"] for row in content["images"]]
+    done = predict(fitted(place, tmp_path), [folder / "spot", folder / "good"], tmp_path / "out")
+    names = [row["picture"] for row in done.rows]
     assert len(set(names)) == 34
-    assert {path.name for path in (tmp_path / "out").glob("*.png")} == set(names)
+    assert {f"pictures/{path.name}" for path in (tmp_path / "out" / "pictures").iterdir()} == set(names)
 
 
-def test_unreadable_photograph_is_named_and_the_others_are_kept(place, tmp_path, capsys):
-    good = place / "set" / "tile" / "test" / "spot" / "000.png"
+def test_exit_codes_say_what_was_found(place, tmp_path, capsys):
+    file, tests = str(fitted(place, tmp_path)), place / "set" / "tile" / "test"
     text = tmp_path / "notes.png"
     text.write_text("no picture")
-    file = fitted(place, tmp_path)
-    assert main(["predict", str(file), str(text), str(good), "--out", str(tmp_path / "out")]) == 2
+
+    def code(*images, out="out", options=()):
+        return main(["predict", file, *map(str, images), "--out", str(tmp_path / out), "--workers", "0", *options])
+
+    assert code(tests / "spot", out="bad") == 3
+    assert "4 of 4 photographs are above the threshold" in capsys.readouterr().out
+    assert code(tests / "spot", out="high", options=["--threshold", "1e9"]) == 0
+    assert code(text, tests / "spot" / "000.png", out="high", options=["--threshold", "1e9"]) == 2
     printed = capsys.readouterr()
-    assert printed.err.startswith("error: 1 of 2 images")
-    assert "notes.png: not a readable image" in printed.err
-    assert "ms per image" in printed.out
-    rows = json.loads((tmp_path / "out" / "scores.json").read_text())["images"]
-    assert rows[0]["score"] is None
-    assert rows[1]["score"] > 0
+    assert "notes.png: not a readable image" in printed.out
+    assert printed.err == "error: 1 of 5 photographs were not scored\n"
+    assert code(text, tests / "spot", out="both") == 3
+    rows = [json.loads(line) for line in (tmp_path / "both" / "scores.jsonl").read_text().splitlines()]
+    assert [row["score"] is None for row in rows] == [True, False, False, False, False]
+
+
+def test_only_new_and_changed_photographs_are_scored_again(place, tmp_path):
+    file, folder, out = fitted(place, tmp_path), tmp_path / "photos", tmp_path / "photos" / "out"
+    shutil.copytree(place / "set" / "tile" / "test" / "spot", folder)
+    first = predict(file, [folder], out)
+    assert first.scored == 4
+    lines = (out / "scores.jsonl").read_text()
+    (out / "scores.jsonl").write_text("\n".join(lines.splitlines()[:2]) + '\n{"image": "cut o')  # a kill while writing
+    second = predict(file, [folder], out)
+    assert second.scored == 2
+    assert second.rows == first.rows
+    assert (out / "scores.jsonl").read_text() == lines
+    shutil.copy(place / "set" / "tile" / "test" / "good" / "000.png", folder / "001.png")
+    third = predict(file, [folder], out)
+    assert third.scored == 1
+    changed = {row["image"]: row for row in third.rows}[str(folder / "001.png")]
+    assert changed["score"] < first.rows[1]["score"]
+    assert changed["picture"] == first.rows[1]["picture"]
+
+
+def test_scores_of_another_detector_or_threshold_are_not_mixed(place, tmp_path):
+    photo = place / "set" / "tile" / "test" / "spot" / "000.png"
+    file = fitted(place, tmp_path)
+    predict(file, [photo], tmp_path / "out")
+    for call in (
+        lambda: predict(fitted(place, tmp_path, "knn"), [photo], tmp_path / "out"),
+        lambda: predict(file, [photo], tmp_path / "out", threshold=1.0),
+    ):
+        with pytest.raises(SpdError, match="another detector or threshold; choose another --out"):
+            call()
+    assert len((tmp_path / "out" / "scores.jsonl").read_text().splitlines()) == 1
+
+
+def test_tiles_find_a_defect_that_one_small_input_loses(tmp_path, place):
+    """A defect of 5 px in a photograph of 320 px, seen at 64 px."""
+    rng = np.random.default_rng(0)
+    for index in range(14):
+        pixels = rng.integers(100, 120, (320, 320, 3), dtype=np.uint8)
+        if index == 13:
+            pixels[150:155, 100:105] = 0
+        name = "train/good" if index < 12 else "test"
+        (tmp_path / "set" / "tile" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "set" / "tile" / name / f"{index:02}.png")
+    shutil.copytree(place / "run", tmp_path / "run")
+    excess = {}
+    for tiles in (1, 4):
+        folder = tmp_path / str(tiles)
+        done = predict(fitted(tmp_path, folder, "patchcore", tiles=tiles), [tmp_path / "set/tile/test"], folder / "out")
+        good, bad = (row["score"] / done.threshold for row in done.rows)
+        excess[tiles] = bad / good
+    assert done.rows[1]["above"]
+    assert excess[4] > 1.5 * excess[1]
+    heat = np.asarray(Image.open(folder / "out" / done.rows[1]["picture"])).astype(float)[:, -320:]
+    y, x = np.unravel_index((heat[..., 0] - heat[..., 2] / 2).argmax(), (320, 320))
+    assert abs(y - 152) < 32  # two patches
+    assert abs(x - 102) < 32
 
 
 def test_missing_photograph_and_empty_folder(place, tmp_path):
@@ -145,14 +193,14 @@ def test_changed_backbone_is_refused_and_a_moved_one_found(place, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(place / "run", run)
     file = fitted(place, tmp_path, weights=str(run))
-    expected = predict(file, [photo], tmp_path / "out")["images"][0]["score"]
+    expected = predict(file, [photo], tmp_path / "before").rows[0]["score"]
     shutil.rmtree(run)
     tiny_export(run / "export", seed=1)
     with pytest.raises(SpdError, match="not those") as caught:
         predict(file, [photo], tmp_path / "out")
     assert "--weights" in str(caught.value)
     moved = predict(file, [photo], tmp_path / "out", weights=str(place / "run"))
-    assert moved["images"][0]["score"] == expected
+    assert moved.rows[0]["score"] == expected
 
 
 def test_file_holds_tensors_and_plain_text_only(place, tmp_path):
@@ -175,13 +223,3 @@ def test_file_of_another_format_or_with_other_tensors(place, tmp_path, schema, t
     save_file(tensors, bad, metadata={"anomaly_detector": json.dumps(about)})
     with pytest.raises(SpdError, match=reason):
         predict(bad, [place / "set" / "tile" / "test" / "good"], tmp_path / "out")
-
-
-def test_fit_command_and_its_mistakes(place, tmp_path, capsys):
-    command = ["fit", "--weights", "random:test_resnet", "--data", str(place / "set"), "--image-size", "64"]
-    file = tmp_path / "deep" / "knn.safetensors"
-    assert main([*command, "--category", "tile", "--method", "knn", "--save", str(file), "--workers", "0"]) == 0
-    assert "next: python -m eval predict" in capsys.readouterr().out
-    assert file.is_file()
-    assert main([*command, "--category", "screw", "--save", str(file)]) == 2
-    assert "screw" in capsys.readouterr().err

@@ -1,0 +1,124 @@
+"""Scores on disk, one line per photograph, so that an interruption loses nothing."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from spd_weights.errors import SpdError
+from spd_weights.files import read_json, write_json
+
+COLUMNS = ("image", "score", "above", "picture", "error")
+LINES, TABLE, RUN = "scores.jsonl", "scores.csv", "run.json"
+
+Row = dict[str, Any]
+
+
+class ScoreLog:
+    """`scores.jsonl` and `scores.csv` of one folder; rows of an earlier, interrupted call are kept.
+
+    Attributes:
+        rows: The latest row of each photograph, by its path.
+    """
+
+    def __init__(self, out: Path, run: dict[str, Any]) -> None:
+        """Open a folder for new rows.
+
+        Args:
+            out: The folder; created if it does not exist.
+            run: What the scores depend on, JSON-ready; kept as run.json. Scores of another detector are not mixed in.
+
+        Raises:
+            SpdError: The folder holds scores of another run, or cannot be written.
+        """
+        self._out = out
+        self.rows: dict[str, Row] = {}
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._resume(run)
+            self._lines = open(out / LINES, "a", encoding="utf-8")  # noqa: SIM115  (closed by __exit__)
+            self._table = self._new_table()
+        except OSError as error:
+            raise not_written(out, error) from error
+        self._names = {Path(row["picture"]).name for row in self.rows.values() if row["picture"]}
+
+    def __enter__(self) -> "ScoreLog":
+        """The log itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close both files."""
+        self._lines.close()
+        self._table.close()
+
+    def has(self, image: Path) -> bool:
+        """Say whether this version of a photograph has been scored. A file that changed since has not."""
+        row = self.rows.get(str(image))
+        return row is not None and row["modified"] == modified(image)
+
+    def picture_name(self, image: Path) -> str:
+        """A file name for a photograph's picture that no other photograph uses."""
+        if (row := self.rows.get(str(image))) and row["picture"]:
+            return Path(row["picture"]).name
+        name, count = f"{image.stem}.jpg", 1
+        while name in self._names:
+            count += 1
+            name = f"{image.stem}-{count}.jpg"
+        self._names.add(name)
+        return name
+
+    def add(self, row: Row) -> None:
+        """Append a photograph's row to both files.
+
+        Raises:
+            SpdError: It cannot be written.
+        """
+        try:
+            self._lines.write(json.dumps(row) + "\n")
+            self._lines.flush()
+            csv.DictWriter(self._table, COLUMNS, extrasaction="ignore").writerow(row)
+            self._table.flush()
+        except OSError as error:
+            raise not_written(self._out, error) from error
+        self.rows[row["image"]] = row
+
+    def _resume(self, run: dict[str, Any]) -> None:
+        lines = self._out / LINES
+        if not lines.exists():
+            write_json(self._out / RUN, run)
+            return
+        if read_json(self._out / RUN) != json.loads(json.dumps(run)):
+            raise SpdError(f"{self._out}: holds scores of another detector or threshold; choose another --out")
+        with open(lines, "rb+") as file:
+            content = file.read()
+            complete = content.rfind(b"\n") + 1
+            file.truncate(complete)  # the line that an interruption cut off
+        try:
+            rows = [json.loads(line) for line in content[:complete].decode("utf-8").splitlines()]
+            self.rows = {row["image"]: row for row in rows}
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpdError(f"{lines}: damaged ({error}); remove it, or choose another --out") from error
+
+    def _new_table(self) -> IO[str]:
+        """The table is written anew, so that it agrees with the lines."""
+        beside = self._out / f".{TABLE}.{os.getpid()}"
+        with open(beside, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(self.rows.values())
+        os.replace(beside, self._out / TABLE)
+        return open(self._out / TABLE, "a", newline="", encoding="utf-8")
+
+
+def modified(image: Path) -> int | None:
+    """When a file was last modified, in nanoseconds; None if it is gone."""
+    try:
+        return image.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def not_written(out: Path, error: OSError) -> SpdError:
+    """The error to raise when an output folder cannot be written."""
+    return SpdError(f"{out}: cannot be written ({error.strerror or error}); what was scored before is kept")
