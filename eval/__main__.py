@@ -1,6 +1,7 @@
 """`python -m eval`: evaluate weights, and everything around it."""
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from spd_weights.errors import program, run_command
+from spd_weights.errors import SpdError, program, run_command, shown
 
 from .data.download import ARCHIVES, URL_VARIABLE, download
 from .inspection.commands import fit_command, predict_command
 from .metrics.compare import compare
-from .options import add_settings, add_training, positive, settings_of, training_of
+from .options import add_pixel_metrics, add_settings, add_training, not_negative, positive, settings_of, training_of
 from .protocols import PROTOCOLS
 from .report.comparison import add_groups, write_comparison
 from .report.html import write_report
@@ -72,10 +73,23 @@ def main(argv: list[str] | None = None) -> int:
         or 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
-    command = _COMMANDS.get(argv[0]) if argv else None
     return run_command(
-        lambda: command(argv[1:]) if command else evaluate_command(argv),
-        interrupted="interrupted; finished work is kept, run the same command again to resume",
+        lambda: _run(argv), interrupted="interrupted; finished work is kept, run the same command again to resume"
+    )
+
+
+def _run(argv: list[str]) -> int | None:
+    """Run the command that the first word names, or an evaluation if options come first."""
+    name = argv[0] if argv else "-"
+    if name.startswith("-"):
+        return evaluate_command(argv)
+    if command := _COMMANDS.get(name):
+        return command(argv[1:])
+    close = difflib.get_close_matches(name, _COMMANDS, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise SpdError(
+        f"{program('eval')} {shown(name)}: no such command; {hint}commands are {', '.join(_COMMANDS)}, and without "
+        "one, --weights, --data and --out evaluate"
     )
 
 
@@ -93,7 +107,7 @@ def evaluate_command(argv: list[str]) -> None:
         settings=settings_of(given),
         training=training_of(given),
         save_maps=given.save_maps,
-        workers=max(0, given.workers),
+        workers=given.workers,
     )
     if evaluate(request):
         _render(request.out)
@@ -186,30 +200,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="number of repetitions (1)")
     add_settings(parser)
     add_training(parser)
-    parser.add_argument(
-        "--metrics",
-        choices=("exact", "spot-diff"),
-        default="exact",
-        help="spot-diff adds the pixel metrics as the code of VisA's authors computes them, from 202 thresholds",
-    )
-    parser.add_argument(
-        "--map-size",
-        choices=("input", "native"),
-        default="input",
-        help="size at which pixel metrics are computed: that of the method's input (the default), or that of each "
-        "mask, at which small regions do not vanish; native takes longer",
-    )
+    add_pixel_metrics(parser)
     parser.add_argument(
         "--save-maps",
         action="store_true",
         help="keep maps, masks and scores as one maps.npz per cell (docs/evaluation.md)",
     )
+    workers = Request.workers
     parser.add_argument(
-        "--workers",
-        type=int,
-        default=Request.workers,
-        metavar="N",
-        help=f"processes that decode images ({Request.workers})",
+        "--workers", type=not_negative, default=workers, metavar="N", help=f"processes that decode images ({workers})"
     )
     return parser
 

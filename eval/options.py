@@ -2,11 +2,13 @@
 
 import argparse
 import math
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from .backbone.features import FEATURE_PRECISIONS
 from .data.images import RESIZES
-from .detectors.methods import Settings
+from .detectors.methods import MAP_SIZES, METRICS, Settings
 from .detectors.padim import COVARIANCES
 from .detectors.patchcore import STARTS
 from .detectors.patches import PATCH_FEATURES
@@ -15,105 +17,106 @@ from .finetune.training import FREEZE, PRECISIONS, Training
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the options of the detectors: fields of `Settings`, with its defaults."""
-    defaults = Settings()
-    parser.add_argument(
-        "--image-size",
-        type=positive,
-        default=defaults.image_size,
-        metavar="PX",
-        help="side of the square to which images and masks are resized (224)",
-    )
-    parser.add_argument(
-        "--resize",
+    add = _adder(parser, Settings())
+    add("image-size", "side of the square to which images and masks are resized (224)", type=positive, metavar="PX")
+    add(
+        "resize",
+        "1-class methods: square (the default) keeps the whole picture; short-crop keeps a central square of 7/8 of the "
+        "shorter side, as is usual in the literature: about half of a VisA picture, without the defects outside",
         choices=RESIZES,
-        default=defaults.resize,
-        help="1-class methods: square (the default) keeps the whole picture; short-crop keeps a central square of 7/8 "
-        "of the shorter side, as is usual in the literature: about half of a VisA picture, without the defects outside",
     )
-    parser.add_argument(
-        "--feature-precision",
+    add(
+        "feature-precision",
+        "precision of the frozen backbone (fp32); tf32 is faster on GPUs; bf16 takes half the time where the processor "
+        "supports it, but in small test sets metrics moved by a point and more (docs/evaluation.md)",
         choices=FEATURE_PRECISIONS,
-        default=defaults.feature_precision,
-        help="precision of the frozen backbone (fp32); tf32 is faster on GPUs; bf16 takes half the time where the "
-        "processor supports it, but in small test sets metrics moved by a point and more (docs/evaluation.md)",
     )
-    parser.add_argument(
-        "--layers",
+    add(
+        "layers",
+        "feature maps that all 1-class methods read, as indices into timm's feature_info (blocks of a vision "
+        "transformer); -1 is the last (each method's own layers)",
         type=int,
         nargs="+",
         metavar="I",
-        help="feature maps that all 1-class methods read, as indices into timm's feature_info (blocks of a vision "
-        "transformer); -1 is the last (each method's own layers)",
     )
-    _add_detector_settings(parser, defaults)
-
-
-def _add_detector_settings(parser: argparse.ArgumentParser, defaults: Settings) -> None:
-    """Add the options that concern one detector."""
-    parser.add_argument(
-        "--padim-dims",
+    add(
+        "padim-dims",
+        "feature channels that PaDiM keeps (550 of 1792 or more, otherwise 100)",
         type=positive,
         metavar="D",
-        help="feature channels that PaDiM keeps (550 of 1792 or more, otherwise 100)",
     )
-    parser.add_argument(
-        "--padim-covariance",
+    add(
+        "padim-covariance",
+        "full as in the paper; ledoit-wolf shrinks it, for few images; diagonal needs little memory",
         choices=COVARIANCES,
-        default=defaults.padim_covariance,
-        help="full as in the paper; ledoit-wolf shrinks it, for few images; diagonal needs little memory",
     )
-    parser.add_argument(
-        "--coreset-ratio",
-        type=_ratio,
-        default=defaults.coreset_ratio,
-        metavar="R",
-        help="fraction of the training patches that PatchCore keeps (0.1)",
-    )
-    parser.add_argument(
-        "--coreset-start",
+    add("coreset-ratio", "fraction of the training patches that PatchCore keeps (0.1)", type=_ratio, metavar="R")
+    add(
+        "coreset-start",
+        "first patch of PatchCore's selection: random, or the one nearest to the mean (random)",
         choices=STARTS,
-        default=defaults.coreset_start,
-        help="first patch of PatchCore's selection: random, or the one nearest to the mean (random)",
     )
-    parser.add_argument(
-        "--patchcore-features",
+    add(
+        "patchcore-features",
+        "PatchCore's patches: concatenated as in anomalib, or pooled to 1024 numbers as in its authors' code",
         choices=PATCH_FEATURES,
-        default=defaults.patchcore_features,
-        help="PatchCore's patches: concatenated as in anomalib, or pooled to 1024 numbers as in its authors' code",
     )
-    parser.add_argument(
-        "--patchcore-reweight",
+    add(
+        "patchcore-reweight",
+        "weight PatchCore's image scores by the paper's equation 7, which its authors' code leaves out",
         action="store_true",
-        help="weight PatchCore's image scores by the paper's equation 7, which its authors' code leaves out",
+    )
+
+
+def add_pixel_metrics(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the pixel metrics, which are fields of `Settings`, too."""
+    add = _adder(parser, Settings())
+    add(
+        "metrics",
+        "spot-diff adds the pixel metrics as the code of VisA's authors computes them, from 202 thresholds",
+        choices=METRICS,
+    )
+    add(
+        "map-size",
+        "size at which pixel metrics are computed: that of the method's input (the default), or that of each mask, at "
+        "which small regions do not vanish; native takes longer",
+        choices=MAP_SIZES,
     )
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add the options of the 2-class methods: fields of `Training`, with its defaults."""
-    defaults = Training()
     group = parser.add_argument_group(
         "2-class protocols",
         "Training has a fixed length and the last weights are used, so no test image influences it.",
     )
-    for name, parse, metavar, meaning in (
-        ("classifier-size", positive, "PX", "side of the classifier's square images"),
-        ("unet-size", positive, "PX", "side of the U-Net's images; VisA's authors advise 800, which needs a GPU"),
-        ("epochs", positive, "N", "passes over the training images"),
-        ("min-steps", positive, "N", "minimum number of steps"),
-        ("batch-size", positive, "N", "images per step"),
-        ("lr", rate, "R", "peak learning rate of the backbone; new layers use ten times as much"),
-    ):
-        default = getattr(defaults, name.replace("-", "_"))
-        group.add_argument(f"--{name}", type=parse, default=default, metavar=metavar, help=f"{meaning} ({default})")
-    group.add_argument(
-        "--freeze",
+    add = _adder(group, Training())
+    add("classifier-size", "side of the classifier's square images (224)", type=positive, metavar="PX")
+    add(
+        "unet-size",
+        "side of the U-Net's images (448); VisA's authors advise 800, which needs a GPU",
+        type=positive,
+        metavar="PX",
+    )
+    add("epochs", "passes over the training images (10)", type=positive, metavar="N")
+    add("min-steps", "minimum number of steps (200)", type=positive, metavar="N")
+    add("batch-size", "images per step (8)", type=positive, metavar="N")
+    add("lr", "peak learning rate of the backbone; new layers use ten times as much (0.0001)", type=rate, metavar="R")
+    add(
+        "freeze",
+        "what stays unchanged: nothing (the default), the backbone's batch statistics, or the whole backbone",
         choices=FREEZE,
-        default=defaults.freeze,
-        help="what stays unchanged: nothing (the default), the backbone's batch statistics, or the whole backbone",
     )
-    group.add_argument(
-        "--precision", choices=PRECISIONS, default=defaults.precision, help="bf16 trains under autocast (no)"
-    )
+    add("precision", "bf16 trains under autocast (no)", choices=PRECISIONS)
+
+
+def _adder(parser: argparse._ActionsContainer, defaults: Settings | Training) -> Callable[..., None]:
+    """A function that adds the option of a field, whose default it takes from `defaults`."""
+
+    def add(name: str, meaning: str, **kind: Any) -> None:
+        parser.add_argument(f"--{name}", default=getattr(defaults, name.replace("-", "_")), help=meaning, **kind)
+
+    return add
 
 
 def training_of(given: argparse.Namespace) -> Training:

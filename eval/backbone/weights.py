@@ -14,7 +14,9 @@ from torch import nn
 import spd_weights  # noqa: F401  (registers its weights with timm)
 from spd_weights.checks import CONFIG, TRAINING, WEIGHTS, check_export
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json, sha256
+from spd_weights.files import sha256
+
+from .config import check_foreign_config, fetch_hub_config
 
 _RANDOM = "random:"
 
@@ -39,6 +41,8 @@ def load_backbone(weights: str, image_size: int) -> tuple[nn.Module, str | None]
             return _create(weights, weights.removeprefix(_RANDOM), False, image_size).eval(), None
     folder = _local_folder(weights)
     keys = _check_export(folder) if folder else None
+    if weights.startswith("hf-hub:"):
+        _check_hub(weights)
     model = _create(weights, f"local-dir:{folder}" if folder else weights, True, image_size)
     _check_loaded(model, weights, keys)
     file = folder / WEIGHTS if folder else _cached_file(model)
@@ -63,7 +67,10 @@ def _local_folder(weights: str) -> Path | None:
     """The folder that a local name refers to, or None for a name that timm resolves."""
     if weights.startswith("hf-hub:") or timm.is_model(weights):
         return None
-    folder = Path(weights.removeprefix("local-dir:")).expanduser()
+    name = weights.removeprefix("local-dir:")
+    if not name.strip():
+        raise SpdError(f"weights {weights!r}: no name; give a timm model, hf-hub:<owner>/<repo> or a folder")
+    folder = Path(name).expanduser()
     if (folder / "export" / CONFIG).is_file():
         return folder / "export"
     if folder.is_dir():
@@ -92,14 +99,23 @@ def _check_export(folder: Path) -> set[str]:
                 f"{path}: missing; an export holds config.json and {WEIGHTS} "
                 "(is the training run finished? pickled checkpoints are not read)"
             )
-    content = read_json(config)
-    if not isinstance(content, dict) or "architecture" not in content:
-        raise SpdError(f"{config}: names no architecture, so this is not an export; name its export/ folder")
+    check_foreign_config(config, str(config))
     try:
         with safetensors.safe_open(file, framework="pt") as tensors:
             return set(tensors.keys())
     except (safetensors.SafetensorError, OSError) as error:
         raise SpdError(f"{file}: damaged safetensors file ({error}); export or copy it again") from None
+
+
+def _check_hub(weights: str) -> None:
+    """Check the config of a repository before timm follows it."""
+    try:
+        path = fetch_hub_config(weights)
+    except SpdError:
+        raise
+    except Exception as error:  # the Hub client raises errors of many types
+        raise _unloadable(weights, error, online=True) from error
+    check_foreign_config(path, f"weights {weights!r}: {CONFIG}")
 
 
 def _create(weights: str, name: str, pretrained: bool, image_size: int) -> nn.Module:
@@ -110,11 +126,15 @@ def _create(weights: str, name: str, pretrained: bool, image_size: int) -> nn.Mo
         if config.get("fixed_input_size") and tuple(config["input_size"][1:]) != (image_size, image_size):
             model = timm.create_model(name, pretrained, img_size=image_size)
     except Exception as error:
-        reason = " ".join(str(error).split())[:600]
-        offline = isinstance(error, OSError) and not name.startswith("local-dir:")
-        hint = "; is the Hub reachable? offline, give the path of a downloaded folder" if offline else ""
-        raise SpdError(f"weights {weights!r}: cannot be loaded: {reason}{hint}") from error
+        raise _unloadable(weights, error, online=not name.startswith("local-dir:")) from error
     return model
+
+
+def _unloadable(weights: str, error: Exception, online: bool) -> SpdError:
+    reason = " ".join(str(error).split())[:600]
+    offline = online and isinstance(error, OSError)
+    hint = "; is the Hub reachable? offline, give the path of a downloaded folder" if offline else ""
+    return SpdError(f"weights {weights!r}: cannot be loaded: {reason}{hint}")
 
 
 def _check_loaded(model: nn.Module, weights: str, keys: set[str] | None) -> None:

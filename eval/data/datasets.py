@@ -1,4 +1,4 @@
-"""Inspection data sets in their published layouts, VisA's and MVTec AD's, recognised by their folders."""
+"""Categories of inspection data sets in VisA's or MVTec AD's layout: their images, masks and splits."""
 
 import csv
 import functools
@@ -16,12 +16,9 @@ from spd_weights.files import sha256
 from spd_weights.images import IMAGE_SUFFIXES
 
 from .images import image_size
+from .layouts import Source, recognise, subfolders
 from .splits import training_names
 
-VISA_OBJECTS = (
-    "candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1",
-    "macaroni2", "pcb1", "pcb2", "pcb3", "pcb4", "pipe_fryum",
-)  # fmt: skip
 _COLUMNS = ("object", "split", "label", "image", "mask")
 # sha256 of the published split files: github.com/amazon-science/spot-diff, split_csv/ at commit 2a692ab.
 _OFFICIAL_SPLITS = {
@@ -31,10 +28,6 @@ _OFFICIAL_SPLITS = {
 }
 # k images per class are drawn from the training part of the few-shot split.
 _SPLIT_OF = {"2cls_5shot": "2cls_fewshot", "2cls_10shot": "2cls_fewshot"}
-_LOOKED_FOR = (
-    "VisA: <object>/Data/Images/Normal with split_csv/ beside the objects; "
-    "MVTec: <category>/train/good with <category>/test"
-)
 
 
 @dataclass(frozen=True)
@@ -80,14 +73,6 @@ def _content(path: Path, modified: int) -> str:
     return sha256(path)
 
 
-@dataclass(frozen=True)
-class _Source:
-    dataset: str
-    name: str
-    folder: Path
-    layout: str
-
-
 def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> list[Category]:
     """Recognise a folder and check every category that will be used.
 
@@ -106,7 +91,7 @@ def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> li
         SpdError: No data set is recognised, a category is unknown, or data would give wrong numbers; the message
             names the file and the remedy.
     """
-    sources = _recognise(root)
+    sources = recognise(root)
     if wanted:
         unknown = set(wanted) - {s.name for s in sources} - {f"{s.dataset}/{s.name}" for s in sources}
         if unknown:
@@ -116,44 +101,7 @@ def load_categories(root: Path, protocol: str, wanted: Sequence[str] = ()) -> li
     return [_load(source, protocol) for source in sources]
 
 
-def _recognise(root: Path) -> list[_Source]:
-    if root.is_file():
-        raise SpdError(f"{root}: is a file; unpack it (tar -xf) and give the folder")
-    if not root.is_dir():
-        raise SpdError(f"{root}: no such folder; --data takes a data set's folder")
-    root = root.resolve()
-    folders = [(root, root.parent)] if _layout(root) else []
-    if not folders:
-        for child in _subfolders(root):
-            if _layout(child):
-                folders.append((child, root))
-            else:
-                folders += [(grand, child) for grand in _subfolders(child) if _layout(grand)]
-    if not folders:
-        empty = "the folder is empty" if not any(root.iterdir()) else "no data set recognised"
-        raise SpdError(f"{root}: {empty}; searched it and two levels below for {_LOOKED_FOR}")
-    sources = []
-    for folder, dataset in folders:
-        layout = _layout(folder)
-        siblings = {f.name for f in _subfolders(dataset) if _layout(f) == "visa"}
-        is_visa = layout == "visa" and siblings <= set(VISA_OBJECTS)
-        # Results call a data set by its folder; other pictures in a folder called visa must not pass for VisA.
-        name = f"{dataset.name}-layout" if dataset.name.lower() == "visa" else dataset.name
-        sources.append(_Source("visa" if is_visa else name, folder.name, folder, layout))
-    return sorted(sources, key=lambda s: (s.dataset, s.name))
-
-
-def _layout(folder: Path) -> str:
-    if (folder / "Data" / "Images").is_dir():
-        return "visa"
-    return "mvtec" if (folder / "train" / "good").is_dir() else ""
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
-def _load(source: _Source, protocol: str) -> Category:
+def _load(source: Source, protocol: str) -> Category:
     if source.layout == "visa":
         train, test = _visa_split(source, protocol)
     else:
@@ -188,11 +136,11 @@ def draw_shots(category: Category, shots: int, seed: int) -> Category:
     return replace(category, train=tuple(drawn))
 
 
-def _split_file(source: _Source, protocol: str) -> Path:
+def _split_file(source: Source, protocol: str) -> Path:
     return source.folder.parent / "split_csv" / f"{_SPLIT_OF.get(protocol, protocol)}.csv"
 
 
-def _visa_split(source: _Source, protocol: str) -> tuple[list[Sample], list[Sample]]:
+def _visa_split(source: Source, protocol: str) -> tuple[list[Sample], list[Sample]]:
     root, table = source.folder.parent, _split_file(source, protocol)
     if not table.is_file():
         raise SpdError(
@@ -230,13 +178,13 @@ def _inside(root: Path, relative: str, where: str) -> Path:
     return path
 
 
-def _mvtec_split(source: _Source) -> tuple[list[Sample], list[Sample]]:
+def _mvtec_split(source: Source) -> tuple[list[Sample], list[Sample]]:
     tests = source.folder / "test"
     if not tests.is_dir():
         raise SpdError(f"{tests}: missing; an MVTec category holds train/good, test/good and test/<defect>")
     train = [Sample(image, False, None, "good") for image in _images(source.folder / "train" / "good")]
     test = []
-    for kind in _subfolders(tests):
+    for kind in subfolders(tests):
         for image in _images(kind):
             mask = source.folder / "ground_truth" / kind.name / f"{image.stem}_mask.png"
             anomalous = kind.name != "good"
@@ -247,7 +195,7 @@ def _mvtec_split(source: _Source) -> tuple[list[Sample], list[Sample]]:
     return train, test
 
 
-def _divided(source: _Source, samples: list[Sample], protocol: str) -> tuple[list[Sample], list[Sample]]:
+def _divided(source: Source, samples: list[Sample], protocol: str) -> tuple[list[Sample], list[Sample]]:
     train, test = [], []
     for anomalous in (False, True):
         named = {s.image.relative_to(source.folder).as_posix(): s for s in samples if s.anomalous == anomalous}
@@ -263,7 +211,7 @@ def _images(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _check_unique(source: _Source, train: list[Sample], test: list[Sample]) -> None:
+def _check_unique(source: Source, train: list[Sample], test: list[Sample]) -> None:
     seen: dict[str, str] = {}
     for part, samples in (("train", train), ("test", test)):
         for sample in samples:
@@ -276,7 +224,7 @@ def _check_unique(source: _Source, train: list[Sample], test: list[Sample]) -> N
             seen[real] = part
 
 
-def _check_masks(source: _Source, samples: list[Sample]) -> None:
+def _check_masks(source: Source, samples: list[Sample]) -> None:
     anomalies = [sample for sample in samples if sample.anomalous]
     if not any(sample.mask for sample in anomalies):
         return

@@ -10,6 +10,9 @@ from .patches import Patches
 from .patchknn import PatchKnn
 from .pooled import Gaussian, NearestNeighbours
 
+METRICS = ("exact", "spot-diff")
+MAP_SIZES = ("input", "native")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,8 +29,8 @@ class Settings:
         coreset_start: Where PatchCore's selection starts; one of `eval.detectors.patchcore.STARTS`.
         patchcore_features: What its patches are; one of `eval.detectors.patches.PATCH_FEATURES`.
         patchcore_reweight: Whether PatchCore weights its image scores (the paper's equation 7).
-        metrics: "exact", or "spot-diff" to add the pixel metrics of VisA's authors.
-        map_size: Where pixel metrics are computed: "input" for `image_size`, "native" for the size of each mask.
+        metrics: One of `METRICS`; "spot-diff" adds the pixel metrics of VisA's authors.
+        map_size: Where pixel metrics are computed, one of `MAP_SIZES`: at `image_size`, or at the size of each mask.
     """
 
     image_size: int = 224

@@ -1,6 +1,6 @@
 """Exact detection and localisation metrics: no histograms, no sampled thresholds, correct for ties."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -107,25 +107,26 @@ def rank_pixels(maps: np.ndarray, masks: np.ndarray | NativeMasks, anomalous: np
 
     Args:
         maps: Anomaly maps, higher is more anomalous; floating, finite, shape [N, H, W].
-        masks: Defect pixels, bool, each of any size: maps are resized to it bilinearly, one at a time.
+        masks: Defect pixels, bool, each of any size; see `maps_at_masks`.
         anomalous: Which images are anomalous, bool [N]; by default, those with a defect pixel.
     """
     pixels = PixelRanking()
-    for anomaly_map, mask in zip(maps, masks, strict=True):
+    for anomaly_map, mask in maps_at_masks(maps, masks):
         if mask.any():
-            pixels.add_defects(_resized(anomaly_map, mask.shape), mask)
+            pixels.add_defects(anomaly_map, mask)
     labels = [None] * len(masks) if anomalous is None else anomalous.tolist()
-    for anomaly_map, mask, label in zip(maps, masks, labels, strict=True):
-        pixels.add_background(_resized(anomaly_map, mask.shape), mask, label)
+    for (anomaly_map, mask), label in zip(maps_at_masks(maps, masks), labels, strict=True):
+        pixels.add_background(anomaly_map, mask, label)
     return pixels
 
 
-def _resized(anomaly_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Resize a map to (height, width), the same whether it grows or shrinks: bilinear, pixel centres aligned."""
-    if anomaly_map.shape == shape:
-        return anomaly_map
-    whole = Image.fromarray(np.asarray(anomaly_map, np.float32))
-    return np.asarray(whole.resize(shape[::-1], Image.Resampling.BILINEAR))
+def maps_at_masks(maps: np.ndarray, masks: np.ndarray | NativeMasks) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pair each map with its mask, and resize it to the mask's size: bilinear, pixel centres aligned."""
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        if anomaly_map.shape != mask.shape:
+            whole = Image.fromarray(np.asarray(anomaly_map, np.float32))
+            anomaly_map = np.asarray(whole.resize(mask.shape[::-1], Image.Resampling.BILINEAR))
+        yield anomaly_map, mask
 
 
 def metrics_of_pixels(pixels: PixelRanking) -> dict[str, Metric]:

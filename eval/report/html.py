@@ -17,8 +17,8 @@ from ..metrics.metrics import TITLES
 from ..results import CELL, cell_folder, read_results
 from .comparison import comparison_notes, comparison_texts, last_comparison
 from .curves import plot_curves, plot_scores, style_of
-from .published import Published, published
-from .tables import MARKS, Table, Value, tables, weights_names
+from .published import Published, beside, published
+from .tables import HEADERS, MARKS, Table, tables, weights_names
 from .text import write_tables
 
 _OPEN = 24  # with more categories than this on the page, their figures are collapsed so that tables can be found
@@ -113,7 +113,13 @@ def _environment() -> Environment:
     environment = Environment(
         loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"TITLES": TITLES, "MARKS": MARKS, "Value": Value, "style_of": style_of}
+    environment.globals |= {
+        "TITLES": TITLES,
+        "HEADERS": HEADERS,
+        "MARKS": MARKS,
+        "style_of": style_of,
+        "beside": beside,
+    }
     environment.globals |= {"comparison_texts": comparison_texts, "comparison_notes": comparison_notes}
     return environment
 

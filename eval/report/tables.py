@@ -9,18 +9,20 @@ from typing import Any
 from spd_weights.errors import SpdError
 
 from ..metrics.means import Key, distinct, group_rows, mean_over_categories, spread_over_seeds
-from ..metrics.metrics import in_table_order
+from ..metrics.metrics import TITLES, in_table_order
 
 # The metrics of a results table; results.json and the comparison hold all of them.
 SHOWN = ("image_auroc", "image_aupr", "image_aupr_trapezoid", "image_f1max",
          "pixel_auroc", "pixel_aupr", "pixel_aupr_trapezoid", "pixel_aupro",
          "pixel_auroc_spotdiff", "pixel_aupr_spotdiff")  # fmt: skip
+MILLISECONDS = "milliseconds_per_image"  # a column like a metric's, but not in percent
+HEADERS = {**TITLES, MILLISECONDS: "ms per image"}
 MARKS = {"better": "▲", "worse": "▼"}  # of a mean, where the comparison with the baseline decides
 
 
 @dataclass(frozen=True)
 class Value:
-    """A metric in percent: the mean over seeds, and over categories in the row of means.
+    """A metric in percent, or milliseconds: the mean over seeds, and over categories in the row of means.
 
     Attributes:
         mean: None where the metric is undefined.
@@ -49,15 +51,16 @@ class Table:
 
     Attributes:
         key: Data set, protocol and method.
+        columns: Metrics in table order, and the milliseconds per image where they were measured.
         values: By (category, weights, metric).
-        seeds: The same values per seed, in percent.
+        seeds: The same values per seed, in percent or milliseconds.
         regions: Number of defect regions of all categories, and how many of them AUPRO leaves out.
     """
 
     key: Key
     categories: tuple[str, ...]
     weights: tuple[str, ...]
-    metrics: tuple[str, ...]
+    columns: tuple[str, ...]
     values: dict[tuple[str, str, str], Value]
     seeds: dict[tuple[str, str, str], dict[int, float]]
     regions: tuple[int, int]
@@ -67,24 +70,24 @@ class Table:
         """The heading of the table."""
         return " · ".join(self.key)
 
-    def value(self, category: str, weights: str, metric: str) -> Value:
+    def value(self, category: str, weights: str, column: str) -> Value:
         """The value of one category; undefined where it was not measured."""
-        return self.values.get((category, weights, metric), Value(None))
+        return self.values.get((category, weights, column), Value(None))
 
-    def mean(self, weights: str, metric: str) -> Value:
-        """Mean over the categories in which all weights have the metric, so that columns can be compared.
+    def mean(self, weights: str, column: str) -> Value:
+        """Mean over the categories in which all weights have a value, so that columns can be compared.
 
         The spread is the standard deviation of this mean over the seeds that all these categories have.
         """
-        common = self.common(metric)
+        common = self.common(column)
         if not common:
             return Value(None, reason="no category has it for all weights")
-        cells = {category: self.seeds[category, weights, metric] for category in common}
+        cells = {category: self.seeds[category, weights, column] for category in common}
         return Value(mean_over_categories(cells), spread_over_seeds(cells))
 
-    def common(self, metric: str) -> list[str]:
-        """The categories in which all weights have the metric."""
-        return [c for c in self.categories if all(self.seeds.get((c, w, metric)) for w in self.weights)]
+    def common(self, column: str) -> list[str]:
+        """The categories in which all weights have a value."""
+        return [c for c in self.categories if all(self.seeds.get((c, w, column)) for w in self.weights)]
 
     def letters(self) -> dict[str, str]:
         """A short label per weight for narrow columns: A to Z, then AA, AB and so on."""
@@ -95,9 +98,11 @@ class Table:
         found = [f"–: {reason}" for reason in distinct(v.reason for v in self.values.values() if v.reason)]
         if any(value.spread is not None for value in self.values.values()):
             found.append("±: standard deviation over the seeds")
-        known = [len(common) for metric in self.metrics if (common := self.common(metric))]
+        known = [len(common) for column in self.columns if (common := self.common(column))]
         if any(count < len(self.categories) for count in known):
             found.append("mean: over the categories in which all weights have the metric")
+        if MILLISECONDS in self.columns:
+            found.append("ms per image: backbone and method, without decoding, on the machine that measured them")
         regions, left_out = self.regions
         if left_out:
             found.append(
@@ -117,22 +122,30 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
 
 
 def _table(key: Key, rows: list[dict[str, Any]]) -> Table:
-    cells: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    seeds: dict[tuple[str, str, str], dict[int, float]] = {}
+    reasons: dict[tuple[str, str, str], str | None] = {}
     for row in rows:
-        cells.setdefault((row["category"], row["weights"], row["metric"]), []).append(row)
-    seeds = {
-        cell: {row["seed"]: 100 * row["value"] for row in group if row["value"] is not None}
-        for cell, group in cells.items()
-    }
+        for column, value in ((row["metric"], row["value"]), (MILLISECONDS, row.get(MILLISECONDS))):
+            cell = row["category"], row["weights"], column
+            reasons.setdefault(cell, row.get("reason") if column == row["metric"] else None)
+            of_seed = seeds.setdefault(cell, {})
+            if value is not None:
+                of_seed[row["seed"]] = value if column == MILLISECONDS else 100 * value
     return Table(
         key,
         categories=tuple(sorted({row["category"] for row in rows})),
         weights=tuple(distinct(row["weights"] for row in rows)),
-        metrics=in_table_order(row["metric"] for row in rows if row["metric"] in SHOWN),
-        values={cell: _value(list(seeds[cell].values()), group[0].get("reason")) for cell, group in cells.items()},
+        columns=_columns(rows),
+        values={cell: _value(list(of_seed.values()), reasons[cell]) for cell, of_seed in seeds.items()},
         seeds=seeds,
         regions=_regions(rows),
     )
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    metrics = in_table_order(row["metric"] for row in rows if row["metric"] in SHOWN)
+    timed = any(row.get(MILLISECONDS) is not None for row in rows)
+    return (*metrics, MILLISECONDS) if timed else metrics
 
 
 def _regions(rows: list[dict[str, Any]]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from ..metrics.compare import Comparison
 from ..metrics.means import distinct
 from ..metrics.metrics import TITLES
 from .comparison import comparison_notes, comparison_texts
-from .tables import Table, short_names, tables
+from .tables import HEADERS, Table, short_names, tables
 
 
 def print_tables(rows: Sequence[dict[str, Any]], console: Console) -> None:
@@ -53,11 +53,13 @@ def print_comparison(comparisons: Sequence[Comparison], console: Console) -> Non
 def _fitting(table: Table, console: Console) -> list[Grid]:
     """Split a table until each part fits the terminal: by metrics, image and pixel metrics apart, then by weights."""
     unlimited = console.options.update(max_width=10_000)  # otherwise a table measures no wider than the terminal
-    sizes = [(metrics, len(table.weights)) for metrics in (8, 4, 2, 1)] + [(1, weights) for weights in (8, 4, 2, 1)]
-    for metrics, weights in sizes:
+    sizes = [(columns, len(table.weights)) for columns in (len(table.columns), 4, 2, 1)] + [
+        (1, weights) for weights in (8, 4, 2, 1)
+    ]
+    for columns, weights in sizes:
         views = [
             _results_grid(table, some, few)
-            for some in _parts(table.metrics, metrics)
+            for some in _parts(table.columns, columns)
             for few in _parts(table.weights, weights)
         ]
         if all(console.measure(view, options=unlimited).maximum <= console.width for view in views):
@@ -75,7 +77,7 @@ def _results_grid(table: Table, metrics: Sequence[str], weights: Sequence[str]) 
     view.add_column("category", footer="mean", no_wrap=True)
     columns = [(metric, name) for metric in metrics for name in weights]
     for metric, name in columns:
-        header = TITLES[metric].replace(" ", "\n") + f"\n{letter[name]}"
+        header = HEADERS[metric].replace(" ", "\n") + f"\n{letter[name]}"
         view.add_column(header.strip(), justify="right", footer=str(table.mean(name, metric)), no_wrap=True)
     for category in table.categories:
         view.add_row(escape(category), *(str(table.value(category, name, metric)) for metric, name in columns))

@@ -10,7 +10,7 @@ from spd_weights.files import write_text
 from ..metrics.compare import Comparison
 from ..metrics.metrics import TITLES
 from .comparison import comparison_notes, comparison_texts
-from .tables import MARKS, Table, tables, weights_names
+from .tables import HEADERS, MARKS, Table, tables, weights_names
 
 _LATEX = str.maketrans(
     {
@@ -47,7 +47,7 @@ def write_tables(folder: Path, rows: Sequence[dict[str, Any]], comparisons: Sequ
 
 def _markdown(table: Table, comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
     header, body, means = _lines(table, comparisons, names)
-    lines = [_row(header), "| --- | --- |" + " ---: |" * len(table.metrics), *map(_row, [*body, *means])]
+    lines = [_row(header), "| --- | --- |" + " ---: |" * len(table.columns), *map(_row, [*body, *means])]
     remarks = "".join(f"\n{_plain(remark)}\n" for remark in _remarks(table, comparisons, names))
     text = f"### {_plain(table.title)} (%)\n\n" + "\n".join(lines) + "\n" + remarks
     if comparisons:
@@ -66,7 +66,7 @@ def _latex(table: Table, comparisons: Sequence[Comparison], names: dict[str, str
     caption = " ".join([f"{table.title} (%).", *(f"{text}." for text in _remarks(table, comparisons, names))])
     return rf"""\begin{{table}}
 \caption{{{caption.translate(_LATEX)}}}
-\begin{{tabular}}{{ll{"r" * len(table.metrics)}}}
+\begin{{tabular}}{{ll{"r" * len(table.columns)}}}
 \toprule
 {lines([header])}
 \midrule
@@ -85,15 +85,15 @@ def _lines(
     """Header, one line per (category, weights), and one line of means per weight."""
     verdicts = {(c.metric, c.weights): f" {MARKS[c.verdict]}" for c in comparisons if c.verdict in MARKS}
     body = [
-        [category, names[w], *(str(table.value(category, w, m)) for m in table.metrics)]
+        [category, names[w], *(str(table.value(category, w, m)) for m in table.columns)]
         for category in table.categories
         for w in table.weights
     ]
     means = [
-        ["mean", names[w], *(str(table.mean(w, m)) + verdicts.get((m, w), "") for m in table.metrics)]
+        ["mean", names[w], *(str(table.mean(w, m)) + verdicts.get((m, w), "") for m in table.columns)]
         for w in table.weights
     ]
-    return ["category", "weights", *(TITLES[metric] for metric in table.metrics)], body, means
+    return ["category", "weights", *(HEADERS[column] for column in table.columns)], body, means
 
 
 def _remarks(table: Table, comparisons: Sequence[Comparison], names: dict[str, str]) -> list[str]:

@@ -2,9 +2,12 @@
 
 import pytest
 
-from eval.__main__ import main
+from eval.__main__ import _parser, main
+from eval.detectors.methods import Settings
+from eval.finetune.training import Training
 from eval.metrics.metrics import IMAGE_METRICS, PIXEL_METRICS
 from eval.metrics.spotdiff import SPOT_DIFF_METRICS
+from eval.options import settings_of, training_of
 from spd_weights.files import read_json
 from tests.eval.helpers import mvtec_category
 
@@ -71,3 +74,24 @@ def test_help_teaches(capsys):
     text = capsys.readouterr().out
     for word in ("python -m eval --weights", "python -m eval report", "train/good", "hf-hub:", "--image-size"):
         assert word in text
+
+
+def test_a_mistyped_command_is_named_with_the_nearest(capsys):
+    assert main(["reprot", "runs/eval"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: python -m eval reprot: no such command; did you mean report?")
+    assert "--weights" in error.splitlines()[0]
+
+
+def test_a_negative_number_of_workers_is_refused(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--weights", "random:test_resnet", "--data", ".", "--out", "out", "--workers", "-1"])
+    assert left.value.code == 2
+    assert "argument --workers: -1 is negative" in capsys.readouterr().err
+
+
+def test_every_setting_has_its_option_and_its_default():
+    given = _parser().parse_args(["--weights", "w", "--data", "d", "--out", "o"])
+    assert settings_of(given) == Settings()
+    assert training_of(given) == Training()
+    assert set(vars(Settings())) | set(vars(Training())) <= set(vars(given))

@@ -95,6 +95,8 @@ def test_unknown_names(tmp_path):
     refusal("owner/name", "owner/name", "hf-hub:<owner>/<repo>")
     refusal(f"local-dir:{tmp_path}/gone", "gone", "not a folder")
     refusal(tmp_path, tmp_path / "config.json", "missing")
+    for empty in ("", " ", "local-dir:"):
+        refusal(empty, "no name", "hf-hub:<owner>/<repo>")
 
 
 def test_unfinished_run_is_named(tmp_path):
@@ -178,3 +180,48 @@ def test_fingerprint_changes_with_any_tensor_module_or_preprocessing(export):
     changes = (halve_one_number, replace_activation, change_mean)
     assert fingerprint_of() == fingerprint_of()
     assert len({fingerprint_of(), *map(fingerprint_of, changes)}) == 4
+
+
+FOREIGN = [
+    ({"pretrained_cfg": {"hf_hub_filename": "pytorch_model.bin"}}, "pretrained_cfg must not hold hf_hub_filename"),
+    ({"pretrained_cfg": {"custom_load": "hf"}}, "pretrained_cfg must not hold custom_load"),
+    ({"pretrained_cfg": {"url": "http://elsewhere", "file": "/x"}}, "pretrained_cfg must not hold file, url"),
+    ({"model_args": {"pretrained_strict": False}}, "model_args must not hold pretrained_strict"),
+    ({"model_args": {"cache_dir": "/x", "features_only": True}}, "model_args must not hold cache_dir, features_only"),
+    ({"model_args": ["img_size"]}, "model_args must be an object"),
+    ({"architecture": "hf-hub:acme/other"}, "unknown to timm"),
+    ({"architecture": 7}, "unknown to timm"),
+]
+
+
+def edited(folder, changes):
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in changes.items():
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(("changes", "problem"), FOREIGN)
+def test_foreign_configs_may_only_describe_the_network(export, tmp_path, changes, problem):
+    folder = edited(plain(export, tmp_path / "plain"), changes)
+    refusal(folder, folder / "config.json", problem)
+
+
+@pytest.mark.parametrize("changes", [FOREIGN[0], FOREIGN[3]])
+def test_configs_on_the_hub_are_checked_before_timm_follows_them(export, tmp_path, hub, changes):
+    folder = edited(plain(export, tmp_path / "plain"), changes[0])
+    api = HfApi(endpoint=hub.endpoint)
+    api.create_repo("acme/foreign", exist_ok=True)
+    api.upload_folder(repo_id="acme/foreign", folder_path=folder)
+    refusal("hf-hub:acme/foreign", "hf-hub:acme/foreign", changes[1])
+
+
+def test_pickled_weights_on_the_hub_are_not_read(export, tmp_path, hub):
+    folder = plain(export, tmp_path / "plain")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    api = HfApi(endpoint=hub.endpoint)
+    api.create_repo("acme/pickled", exist_ok=True)
+    api.upload_folder(repo_id="acme/pickled", folder_path=folder)
+    refusal("hf-hub:acme/pickled", "no model.safetensors", "pickled")

@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import eval.metrics.pixels
 from eval.metrics.metrics import metrics_of_pixels, pixel_metrics, rank_pixels
 from eval.metrics.pixels import PixelRanking
+from eval.metrics.spotdiff import spot_diff_metrics
 
 
 def test_small_buffers_and_float16_change_nothing(monkeypatch):
@@ -68,6 +69,15 @@ def test_maps_are_resized_to_masks_of_any_size():
     scores, truth = (np.concatenate([one.ravel() for one in of]) for of in (large, masks))
     assert found["pixel_auroc"].value == pytest.approx(roc_auc_score(truth, scores), abs=1e-6)
     assert found["pixel_aupr"].value == pytest.approx(average_precision_score(truth, scores), abs=1e-5)
+
+    same = [spot_diff_metrics(one, truth) for one, truth in ((maps, masks), squeezed(large, masks))]
+    for name, metric in same[0].items():
+        assert metric.value == pytest.approx(same[1][name].value, abs=2e-4)
+
+
+def squeezed(maps, masks):
+    """The same pixels as one image with one row, because the metrics do not depend on where pixels are."""
+    return [np.concatenate([np.ravel(one) for one in of])[None, None] for of in (maps, masks)]
 
 
 def zoomed(anomaly_map, shape):

@@ -92,8 +92,8 @@ def test_page_and_terminal_show_every_value(measured):
     printed = console.export_text()
     for table in tables(results["rows"]):
         for (_, _, metric), value in table.values.items():
-            assert metric not in table.metrics or str(value) in page
-            assert metric not in table.metrics or str(value) in printed
+            assert metric not in table.columns or str(value) in page
+            assert metric not in table.columns or str(value) in printed
     assert "the category has no masks" in page
     assert "the category has no masks" in printed
 
@@ -105,9 +105,9 @@ def test_markdown_and_latex_hold_every_value(measured):
     typeset = [line.rstrip("\\ ").split(" & ") for line in latex.splitlines() if line.startswith("tile")]
     (table,) = tables(read_results(measured)["rows"])
     for found, sign in ((rows, "±"), (typeset, r"$\pm$")):
-        assert [len(line) for line in found] == [2 + len(table.metrics)] * 2
+        assert [len(line) for line in found] == [2 + len(table.columns)] * 2
         for line, weights in zip(found, table.weights, strict=True):
-            expected = [str(table.values["tile", weights, metric]).replace("±", sign) for metric in table.metrics]
+            expected = [str(table.values["tile", weights, metric]).replace("±", sign) for metric in table.columns]
             assert line[2:] == expected
     assert r"random:test\_resnet" in latex
     assert "random:test_resnet" not in latex
@@ -160,7 +160,7 @@ def test_names_are_shown_and_never_interpreted(tmp_path):
     assert "49" not in re.sub(r"[\d.]{3,}", "", page.text)
     markdown, latex = ((tmp_path / "out" / f"tables.{kind}").read_text() for kind in ("md", "tex"))
     assert "<" not in markdown
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| ")} == {11, 7}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines() if line.startswith("| ")} == {12, 7}
     assert r"\input" not in latex
     assert r"\$x\_1\$" in latex
     console = Console(width=400, record=True, file=open("/dev/null", "w"))  # noqa: SIM115

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import eval.report
-from eval.data.datasets import VISA_OBJECTS
+from eval.data.layouts import VISA_OBJECTS
 from eval.metrics.metrics import TITLES
 from eval.report.html import write_report
 from eval.report.published import published

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.report.tables import short_names, tables
+from eval.report.tables import HEADERS, MILLISECONDS, short_names, tables
 from tests.eval.rows import row
 
 
@@ -22,6 +22,23 @@ def test_values_are_means_over_seeds_and_common_categories():
     assert table.mean("b", "image_auroc").mean == pytest.approx(80)
     assert str(table.mean("a", "image_auroc")) == "50.0 ±14.1"  # over the seeds that all its categories have
     assert table.mean("a", "pixel_auroc").mean is None
+
+
+def test_milliseconds_per_image_are_a_column_and_not_a_percentage():
+    rows = [
+        row("a", category, 0.5, seed, milliseconds_per_image=10 * (seed + 1) + (category == "y"))
+        for category in ("x", "y")
+        for seed in (0, 1)
+    ]
+    table = tables(rows)[0]
+    assert table.columns == ("image_auroc", MILLISECONDS)
+    assert HEADERS[MILLISECONDS] == "ms per image"
+    assert str(table.value("y", "a", MILLISECONDS)) == "16.0 ±7.1"
+    assert table.mean("a", MILLISECONDS).mean == pytest.approx(15.5)
+    assert any(note.startswith("ms per image: backbone and method") for note in table.notes())
+    untimed = tables([entry | {"milliseconds_per_image": None} for entry in rows])[0]
+    assert untimed.columns == ("image_auroc",)
+    assert not any("ms per image" in note for note in untimed.notes())
 
 
 def test_names_stay_distinct():
