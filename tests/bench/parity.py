@@ -102,7 +102,7 @@ def rendered(measured: dict[str, Any], reference: dict[str, Any]) -> str:
     parts = [
         "# VisA, capsules and fryum: ours beside published numbers\n\n"
         "Rendered by `python -m tests.bench.parity` from `parity.json` and `eval/report/reference/visa.json`. Values "
-        "are in percent; ± is the standard deviation over seeds. Ours are a ResNet-18 on photographs scaled to 642 × 428 px, "
+        "are in percent; ± is the standard deviation over seeds. Ours are a ResNet-18 on photographs of 642 × 428 px, "
         "PatchCore with a coreset of 1 %. [Costs and accuracy](../../docs/evaluation.md#against-published-numbers) "
         "explains the differences.\n"
     ]
