@@ -21,8 +21,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("image-size", "side of the square to which images and masks are resized (224)", type=positive, metavar="PX")
     add(
         "resize",
-        "1-class methods: square (the default) keeps the whole picture; short-crop keeps a central square of 7/8 of the "
-        "shorter side, as is usual in the literature: about half of a VisA picture, without the defects outside",
+        "1-class methods: square (the default) keeps the whole picture; short-crop keeps a central square of 7/8 of "
+        "the shorter side, as is usual in the literature: about half of a VisA picture, without the defects outside",
         choices=RESIZES,
     )
     add(

@@ -17,9 +17,9 @@ from ..metrics.metrics import TITLES
 from ..results import CELL, cell_folder, read_results
 from .comparison import comparison_notes, comparison_texts, last_comparison
 from .curves import plot_curves, plot_scores, style_of
+from .markup import write_tables
 from .published import Published, beside, published
 from .tables import HEADERS, MARKS, Table, tables, weights_names
-from .text import write_tables
 
 _OPEN = 24  # with more categories than this on the page, their figures are collapsed so that tables can be found
 

@@ -1,4 +1,4 @@
-"""Tables as data, one per (data set, protocol, method), for the modules that render them: terminal, text and html."""
+"""Tables as data, one per (data set, protocol, method), for the modules that render them: terminal, markup and html."""
 
 import statistics
 from collections.abc import Sequence
