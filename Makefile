@@ -8,6 +8,7 @@
 # make test-gpu     the tests that need a CUDA device
 # make test-kill    kills training runs hundreds of times
 #
+# JOBS is the number of processes that run the tests (2).
 # PIP_ARGS is passed to pip. On a Linux machine without a GPU this saves gigabytes:
 #   make quickstart PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 
@@ -17,6 +18,7 @@ PIP_ARGS ?=
 OUT      ?= runs/quickstart
 PRETRAIN ?=
 VISA     ?=
+JOBS     ?= 2
 BIN      := $(VENV)/bin
 
 .PHONY: quickstart rehearsal test test-slow oldest test-gpu test-kill lint docs clean
@@ -28,7 +30,7 @@ rehearsal: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --smallest --out runs/rehearsal
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not gpu and not kill"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not kill" -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not gpu"
@@ -44,7 +46,7 @@ oldest:
 	.venv-oldest/bin/python -m pip install --quiet 'uv>=0.7'
 	.venv-oldest/bin/python -m uv pip install --quiet --python .venv-oldest/bin/python \
 		--resolution lowest-direct $(PIP_ARGS) -e '.[dev]'
-	.venv-oldest/bin/python -m pytest -m "not slow and not gpu and not kill"
+	.venv-oldest/bin/python -m pytest -m "not slow and not gpu and not kill" -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -19,6 +19,8 @@ atexit.register(_ROOT.cleanup)
 os.environ.update(_HUB.environment(), HF_HOME=str(Path(_ROOT.name, "hf")), HF_HUB_DISABLE_PROGRESS_BARS="1")
 os.environ["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "1"  # its own attempts take a minute
 os.environ.pop("SPD_WEIGHTS_CATALOG", None)
+# One thread for each of pytest's workers: OpenMP's threads spin while they wait and would take each other's cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 
