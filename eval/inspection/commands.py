@@ -14,12 +14,14 @@ from ..data.download import unpacked
 from ..detectors.methods import DETECTORS
 from ..options import add_settings, finite, not_negative, positive, rate, settings_of
 from ..protocols import check_training
+from ..report.terminal import grid
 from .fit import DEFAULT_METHOD, DEFAULT_WEIGHTS, MINIMUM, FitOptions, Fitted, fit
 from .photographs import find_photographs
 from .predict import Summary, predict
 from .progress import bar, peak_memory
 from .scores import LINES, TABLE, Row
 from .threshold import FALSE_ALARMS
+from .tradeoff import TradeOff, write_trade_off
 
 ABOVE = 3
 """Exit code if a photograph is above the threshold."""
@@ -32,13 +34,19 @@ def fit_command(argv: list[str]) -> None:
     given = _fit_parser().parse_args(argv)
     console = Console(highlight=False)
     normal = _normal(given)
+    if given.masks and not given.defects:
+        raise SpdError("--masks are the masks of --defects; name these photographs, too")
+    defects = find_photographs(given.defects)
     options = FitOptions(
         given.weights, given.method, settings_of(given), given.tiles, given.false_alarms, given.seed, given.workers
     )
     with bar() as progress:
-        fitted = fit(normal, given.save, options, progress)
+        fitted = fit(normal, given.save, options, defects=defects, masks=given.masks, progress=progress)
     for line in _summary(fitted, given.save):
         console.print(escape(line), soft_wrap=True)
+    if fitted.trade_off:
+        _print_trade_off(fitted.trade_off, fitted.threshold.value, given.save, console)
+    console.print(escape(f"next: {program('eval predict')} {given.save} NEW_PHOTOGRAPHS --out scores"), soft_wrap=True)
 
 
 def _fit_parser() -> argparse.ArgumentParser:
@@ -53,6 +61,17 @@ def _fit_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PATH",
         help=f"photographs of good parts, at least {MINIMUM}: folders (searched to any depth), patterns or files",
+    )
+    parser.add_argument(
+        "--defects",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="photographs of defective parts, which show what each threshold would miss; nothing is learned from them",
+    )
+    parser.add_argument(
+        "--masks", type=Path, metavar="DIR", help="masks of --defects, to measure how well maps outline them"
     )
     parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="the detector, *.safetensors")
     parser.add_argument(
@@ -113,9 +132,23 @@ def _summary(fitted: Fitted, save: Path) -> list[str]:
         + ("" if memory is None else f", peak memory {memory:.0f} MiB"),
         f"threshold {about['threshold_hint']:.6g}: {about['threshold_note']}",
         f"detector: {save} ({size:.1f} MiB)",
-        f"next: {program('eval predict')} {save} NEW_PHOTOGRAPHS --out scores",
     ]
     return lines
+
+
+def _print_trade_off(found: TradeOff, chosen: float, save: Path, console: Console) -> None:
+    good, bad = len(found.normal), len(found.defective)
+    view = grid("threshold", f"false alarms, of {good}", f"missed, of {bad}")
+    for point in sorted({*found.table(), found.at(chosen)}, key=lambda point: point.threshold):
+        mark = " *" if point.threshold == chosen else ""
+        view.add_row(f"{point.threshold:.6g}{mark}", f"{point.false_alarms}", f"{point.missed}")
+    console.print(view)
+    console.print("* the detector's threshold; predict --threshold takes another")
+    console.print(f"a defective part scores higher than a good one in {100 * found.auroc:.1f} % of pairs (image AUROC)")
+    if found.pixel_ap is not None:
+        console.print(f"pixel AP on the photographs with a mask: {100 * found.pixel_ap:.1f} %")
+    files = write_trade_off(save, found, chosen)
+    console.print(escape(f"trade-off: {', '.join(map(str, files))}"), soft_wrap=True)
 
 
 def predict_command(argv: list[str]) -> int:

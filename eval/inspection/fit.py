@@ -1,5 +1,6 @@
 """Fit a detector on photographs of good parts, choose its threshold, and save both."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,8 +21,10 @@ from ..detectors.one_class import extractor_for, not_finite
 from ..detectors.saved import save_detector
 from ..predictions import ReportProgress
 from .features import FeatureStore, extract
+from .measure import measure
 from .photographs import copies
 from .threshold import FALSE_ALARMS, HeldOut, Threshold, choose_threshold, fit_on, held_out
+from .tradeoff import TradeOff
 
 DEFAULT_WEIGHTS = "mobilenetv2_100_spd"  # part of the package: needs no network
 DEFAULT_METHOD = "patchcore"
@@ -60,17 +63,22 @@ class Fitted:
         about: The description stored with the detector, JSON-ready.
         threshold: Chosen on normal photographs that the detector had not seen.
         skipped: One sentence per photograph that was not used.
+        trade_off: False alarms against missed defects; None without photographs of defects.
     """
 
     about: dict[str, Any]
     threshold: Threshold
     skipped: list[str]
+    trade_off: TradeOff | None
 
 
 def fit(
     normal: Sequence[Path],
     save: Path,
     options: FitOptions | None = None,
+    *,
+    defects: Sequence[Path] = (),
+    masks: Path | None = None,
     progress: ReportProgress = lambda *_: None,
 ) -> Fitted:
     """Fit a detector on normal photographs and write it to a file.
@@ -79,14 +87,20 @@ def fit(
         normal: Photographs of good parts, at least `MINIMUM`. Unreadable ones and copies of others are not used.
         save: The safetensors file to write.
         options: How to fit; None for the defaults.
+        defects: Photographs of defective parts. The detector does not learn from them; they only show what each
+            threshold would miss.
+        masks: A folder with their masks; see `eval.inspection.measure.masks_of`.
         progress: Called with a stage's name, the photographs done and their total.
 
     Raises:
-        SpdError: Too few photographs, or as `Extractor` and `save_detector`.
+        SpdError: Too few photographs, one that is both normal and a defect, or as `Extractor`, `measure` and
+            `save_detector`.
     """
     started = time.perf_counter()
     options = options or FitOptions()
+    _check_save(save)
     distinct, skipped = _distinct(normal)
+    _check_labels(distinct, defects)
     extractor = tiled(extractor_for(options.weights, [options.method], options.settings), options.tiles)
     store, unreadable = extract(extractor, distinct, options.settings.resize, options.workers, progress)
     skipped += unreadable
@@ -99,22 +113,25 @@ def fit(
 
     detector, unseen = _learn(build, store, extractor, options.seed, progress)
     threshold = choose_threshold(unseen.scores, options.false_alarms)
-    about = {
-        **_description(options, extractor),
-        "n_train": store.images,
-        "threshold_hint": threshold.value,
-        "false_alarm_rate": threshold.rate,
-        "threshold_note": threshold.note,
-        **_levels(unseen),
+    about = _description(options, extractor, threshold, unseen)
+    about |= {
         "seconds": round(time.perf_counter() - started, 3),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    trade_off = None
+    if defects:
+        trade_off, unreadable = measure(
+            detector, extractor, unseen.scores, defects, masks, options.settings.resize, options.workers, progress
+        )
+        skipped += unreadable
     save_detector(save, detector, about)
-    return Fitted(about, threshold, skipped)
+    return Fitted(about, threshold, skipped, trade_off)
 
 
-def _description(options: FitOptions, extractor: Extractor | TiledExtractor) -> dict[str, Any]:
-    """What `load_detector` needs."""
+def _description(
+    options: FitOptions, extractor: Extractor | TiledExtractor, threshold: Threshold, unseen: HeldOut
+) -> dict[str, Any]:
+    """What `load_detector` and `predict` need."""
     return {
         "method": options.method,
         "settings": asdict(options.settings),
@@ -124,7 +141,21 @@ def _description(options: FitOptions, extractor: Extractor | TiledExtractor) -> 
         "weights_sha256": extractor.sha256,
         "architecture": extractor.architecture,
         "layers": extractor.layers,
+        "n_train": threshold.images,
+        "threshold_hint": threshold.value,
+        "false_alarm_rate": threshold.rate,
+        "threshold_note": threshold.note,
+        **_levels(unseen),
     }
+
+
+def _check_save(save: Path) -> None:
+    """Refuse a file that cannot be written before any work is done, and one that would replace a photograph."""
+    if save.suffix != ".safetensors":
+        raise SpdError(f"--save {save}: the detector's file must be called <name>.safetensors")
+    existing = next(folder for folder in save.absolute().parents if folder.exists())
+    if save.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise SpdError(f"--save {save}: cannot be written there; choose another place")
 
 
 def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -134,6 +165,14 @@ def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
     skipped = [f"{copy}: a copy of {original}" for copy, original in copied.items()]
     _check_count(len(distinct), skipped)
     return distinct, skipped
+
+
+def _check_labels(normal: Sequence[Path], defects: Sequence[Path]) -> None:
+    copied = copies([*normal, *defects]) if defects else {}
+    if both := [file for file in defects if copied.get(file) in normal]:
+        raise SpdError(
+            f"{both[0]}: the same photograph as {copied[both[0]]}, which is among the normal ones; remove one"
+        )
 
 
 def _check_count(count: int, skipped: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ _AXES = {
 STYLES = (("#0072b2", "solid"), ("#d55e00", "dashed"), ("#009e73", "dotted"), ("#5b6472", "dashdot"))
 _CLASSES = (("normal", "#009e73"), ("anomalous", "#d55e00"))
 # Text stays text, and the same input gives the same bytes.
-_SVG = {"svg.fonttype": "none", "svg.hashsalt": "spd", "font.family": "sans-serif", "font.size": 9}
+SVG = {"svg.fonttype": "none", "svg.hashsalt": "spd", "font.family": "sans-serif", "font.size": 9}
 
 
 def curve(ranking: Ranking) -> Curve:
@@ -66,7 +66,7 @@ def plot_scores(scores: Sequence[float], anomalous: Sequence[bool]) -> str:
         SVG.
     """
     values, truth = np.asarray(scores), np.asarray(anomalous)
-    with mpl.rc_context(_SVG):
+    with mpl.rc_context(SVG):
         figure = Figure(figsize=(6, 0.9), layout="constrained")
         axes = figure.subplots()
         rows = [values[truth == wanted] for wanted in (False, True)]
@@ -74,12 +74,12 @@ def plot_scores(scores: Sequence[float], anomalous: Sequence[bool]) -> str:
         axes.set_yticks([1, 0], [name for name, _ in _CLASSES])
         axes.tick_params(left=False)
         axes.spines[["left", "top", "right"]].set_visible(False)
-        return _svg(figure)
+        return as_svg(figure)
 
 
 def _plot(kind: str, curves: Sequence[tuple[tuple[str, str], Curve]]) -> str:
     across, up, x, y = _AXES[kind]
-    with mpl.rc_context(_SVG):
+    with mpl.rc_context(SVG):
         figure = Figure(figsize=(2.6, 2.6), layout="constrained")
         axes = figure.subplots()
         for (colour, dashes), of in curves:
@@ -87,10 +87,11 @@ def _plot(kind: str, curves: Sequence[tuple[tuple[str, str], Curve]]) -> str:
             axes.plot(*ends, color=colour, linestyle=dashes, linewidth=1.5)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel=across, ylabel=up, xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axes.grid(color="#d9dde3", linewidth=0.6)
-        return _svg(figure)
+        return as_svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """Render a figure as SVG."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
