@@ -13,7 +13,7 @@ from rich.console import Console
 from spd_weights.errors import SpdError, program, run_command, shown
 
 from .data.download import ARCHIVES, URL_VARIABLE, download
-from .inspection.commands import fit_command, predict_command
+from .inspection.commands import export_command, fit_command, predict_command
 from .metrics.compare import compare
 from .options import add_pixel_metrics, add_settings, add_training, not_negative, positive, settings_of, training_of
 from .protocols import PROTOCOLS
@@ -221,6 +221,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "download": download_command,
     "fit": fit_command,
     "predict": predict_command,
+    "export": export_command,
 }
 
 

@@ -33,6 +33,8 @@ class Extractor:
         layers: Indices of the feature maps in timm's `feature_info`, ascending.
         about: Architecture, layers and device, JSON-ready.
         image_size: Side of the images in pixels.
+        mean: The weights' own mean of pixels in [0, 1], float32 [3, 1, 1].
+        std: Their standard deviation, likewise.
         batch_size: Recommended number of images per call.
         device: Where the backbone and the feature maps are.
         seconds: Wall time spent in extraction so far.
@@ -79,8 +81,8 @@ class Extractor:
             self._positions = {r: [self.layers.index(stages[r])] for r in reductions}
         self.about = {"architecture": self.architecture, "layers": self.layers, "device": self.device.type}
         data = resolve_model_data_config(model)
-        self._mean = torch.tensor(data["mean"], device=self.device).view(3, 1, 1)
-        self._std = torch.tensor(data["std"], device=self.device).view(3, 1, 1)
+        self.mean = torch.tensor(data["mean"], device=self.device).view(3, 1, 1)
+        self.std = torch.tensor(data["std"], device=self.device).view(3, 1, 1)
         self.batch_size = _BATCH_SIZE[self.device.type]
         self._precision = precision
         self.seconds = 0.0
@@ -106,11 +108,20 @@ class Extractor:
         pixels = self.normalised(images)
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16")
         with autocast, _tf32(self._precision == "tf32"):
-            maps = [feature.float() for feature in self._maps(self._model, pixels)]
+            maps = [feature.float() for feature in self.maps(pixels)]
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.seconds += time.perf_counter() - started
         return maps
+
+    @property
+    def network(self) -> nn.Module:
+        """The backbone, in evaluation mode, with its batch normalisations folded."""
+        return self._model
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """Feature maps, one per layer, of images that are `normalised`."""
+        return self._maps(self._model, pixels)
 
     def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
         """The maps of some of the requested strides. A map that stands for two strides is returned once."""
@@ -123,7 +134,7 @@ class Extractor:
     def normalised(self, images: Tensor) -> Tensor:
         """The backbone's input for uint8 images: float32, normalised by the weights' own mean and deviation."""
         images = images.to(self.device, memory_format=torch.channels_last)
-        return normalized(images, self._mean, self._std)
+        return normalized(images, self.mean, self.std)
 
     def _maps(self, model: nn.Module, pixels: Tensor) -> list[Tensor]:
         # Patch tokens of plain vision transformers pass the final norm, as DINOv2's get_intermediate_layers has it.

@@ -1,6 +1,7 @@
 """Feature maps of photographs that are much larger than a backbone's input, from overlapping tiles."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,15 +62,22 @@ class TiledExtractor:
         Returns:
             One map per layer, float32 [B, C_l, H_l, W_l], on the extractor's device.
         """
-        rows = [self._row(images, row) for row in range(self._tiles)]
+        return self._joined(self._extractor, images)
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """The joined feature maps of images that are `normalised`."""
+        return self._joined(self._extractor.maps, pixels)
+
+    def _joined(self, extract: Callable[[Tensor], list[Tensor]], images: Tensor) -> list[Tensor]:
+        rows = [self._row(extract, images, row) for row in range(self._tiles)]
         return [torch.cat(maps, dim=2) for maps in zip(*rows, strict=True)]
 
-    def _row(self, images: Tensor, row: int) -> list[Tensor]:
+    def _row(self, extract: Callable[[Tensor], list[Tensor]], images: Tensor, row: int) -> list[Tensor]:
         side, step = self._extractor.image_size, self._step * self._pixels
         band = images[:, :, row * step : row * step + side]
         tiles = []
         for column in range(self._tiles):
-            maps = self._extractor(band[:, :, :, column * step : column * step + side])
+            maps = extract(band[:, :, :, column * step : column * step + side])
             tiles.append([m[:, :, self._kept(row, m.shape[2]), self._kept(column, m.shape[3])] for m in maps])
         return [torch.cat(maps, dim=3) for maps in zip(*tiles, strict=True)]
 

@@ -104,7 +104,7 @@ class NestedGaussian(Fitted):
             for coarse, block in zip(whitened, blocks[:-1], strict=True):
                 product = _group_cells(coarse, coarse.shape[1:3]) @ block.mT
                 own += _group_cells(_cells_of(product, coarse.shape[1:3], size), size)
-            square = own.square().sum(dim=2).T.reshape(len(grid), 1, *size)
+            square = own.square().sum(dim=2).T.reshape(-1, 1, *size)
             total = square if total is None else square + F.interpolate(total, size=size, mode="nearest")
             whitened.append(_cells_of(own, size, size))
         return total[:, 0]

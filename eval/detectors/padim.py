@@ -1,6 +1,7 @@
 """PaDiM (Defard et al., arXiv 2011.08785): one Gaussian per patch position over concatenated features."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,12 +43,12 @@ class Padim(Detector):
         self._one_grid = covariance == "ledoit-wolf"  # shrinkage is per position, so positions share nothing
         self._pending: list[list[Tensor]] = []
         self.gaussian = DiagonalGaussian() if covariance == "diagonal" else NestedGaussian(shrunk=self._one_grid)
-        self.register_buffer("channels", torch.empty(0, dtype=torch.int64))  # sorted indices of the kept channels
+        self._keep(torch.empty(0, dtype=torch.int64))
 
     def update(self, features: list[Tensor]) -> None:
         """Add a batch of normal images."""
         if not self._pending and not len(self.channels):
-            self.channels = draw_channels(sum(f.shape[1] for f in features), self._dims, self._seed)
+            self._keep(draw_channels(sum(f.shape[1] for f in features), self._dims, self._seed))
         self._pending.append(self._patches(features))
         if sum(len(grids[0]) for grids in self._pending) >= _UPDATE_IMAGES:
             self._update_gaussian()
@@ -68,6 +69,14 @@ class Padim(Detector):
         maps = anomaly_maps(_repeated(distances[:, None], _finest(features))[:, 0], self._image_size)
         return maps.amax(dim=(1, 2)), maps
 
+    def _keep(self, channels: Tensor) -> None:
+        self.register_buffer("channels", channels)  # sorted indices of the kept channels
+        self._kept = channels.tolist()
+
+    def _load_from_state_dict(self, *given: Any) -> None:
+        super()._load_from_state_dict(*given)
+        self._keep(self.channels)
+
     def _update_gaussian(self) -> None:
         grids = [torch.cat(parts) for parts in zip(*self._pending, strict=True)]
         self._pending.clear()
@@ -75,14 +84,12 @@ class Padim(Detector):
 
     def _patches(self, features: list[Tensor]) -> list[Tensor]:
         """The kept channels, [B, H, W, D] per grid, nested grids from the coarsest to the finest."""
-        channels = self.channels.to(features[0].device)
         grids: dict[tuple[int, ...], list[Tensor]] = {}
         first, finest = 0, _finest(features)
         for feature in features:
-            inside = (channels >= first) & (channels < first + feature.shape[1])
-            if inside.any():
-                kept = feature[:, channels[inside] - first]
-                grids.setdefault(tuple(kept.shape[2:]), []).append(kept)
+            inside = [channel - first for channel in self._kept if first <= channel < first + feature.shape[1]]
+            if inside:
+                grids.setdefault(tuple(feature.shape[2:]), []).append(feature[:, inside])
             first += feature.shape[1]
         sizes = sorted(grids)
         steps = [step for pair in pairwise(sizes) for step in zip(*pair, strict=True)]

@@ -1,4 +1,4 @@
-"""The command lines of `python -m eval fit` and `python -m eval predict`."""
+"""The command lines of `python -m eval fit`, `predict` and `export`."""
 
 import argparse
 import sys
@@ -15,6 +15,7 @@ from ..detectors.methods import DETECTORS
 from ..options import add_settings, finite, not_negative, positive, rate, settings_of
 from ..protocols import check_training
 from ..report.terminal import grid
+from .export import FORMATS, TOLERANCE, export
 from .fit import DEFAULT_METHOD, DEFAULT_WEIGHTS, MINIMUM, FitOptions, Fitted, fit
 from .photographs import find_photographs
 from .predict import Summary, predict
@@ -216,3 +217,19 @@ def _outcome(done: Summary, out: Path) -> list[str]:
             + ("" if memory is None else f"; peak memory {memory:.0f} MiB")
         )
     return [*lines, f"scores: {out / LINES}, {out / TABLE}", f"gallery: {done.gallery}"]
+
+
+def export_command(argv: list[str]) -> None:
+    """Export a detector and print how to use it."""
+    parser = argparse.ArgumentParser(
+        prog=program("eval export"),
+        description=f"Write a detector saved by `{program('eval fit')}` as one graph that runs without torch: the "
+        "backbone, the detector and the threshold (docs/export.md).",
+    )
+    parser.add_argument("detector", type=Path, metavar="DETECTOR", help="the safetensors file")
+    parser.add_argument("--to", choices=list(FORMATS), required=True, help="the format")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (beside the detector)")
+    parser.add_argument("--weights", metavar="W", help="the backbone, if it is no longer under its recorded name")
+    given = parser.parse_args(argv)
+    written = export(given.detector, given.to, given.out, given.weights)
+    print(f"exported: {written}; its scores and maps equal the detector's to {TOLERANCE:g} of the largest")
