@@ -63,6 +63,7 @@ def training_record(run: Run) -> dict[str, Any]:
         "seconds": run.progress["seconds"],
         "processes": run.accelerator.num_processes,
         "environment": environment(),
+        **run.progress.get("starting_point", {}),  # absent in runs that began before it was recorded
         "final": {key: run.progress["metrics"].get(key) for key in _FINAL},
         "command": public_command(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

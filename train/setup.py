@@ -13,6 +13,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from torch import nn
 
 from spd_weights.errors import SpdError
+from spd_weights.release.start import starting_point
 
 from . import checkpoint
 from .backbone import make_backbone
@@ -50,6 +51,7 @@ def begin(config: Config) -> Run:
     )
     torch.manual_seed(config.seed)  # every process draws the same initial weights
     backbone = make_backbone(config)
+    origin = starting_point(config.model.init, backbone, config.data.image_size)
     expected = timm.data.resolve_model_data_config(backbone)
     method = build_method(config, backbone, classes).to(
         accelerator.device, memory_format=memory_layout(accelerator.device)
@@ -70,6 +72,7 @@ def begin(config: Config) -> Run:
     accelerator.wait_for_everyone()
     _start_tracker(config, accelerator)
     start, progress = _resume(config, accelerator, images, method, optimizer)
+    progress.setdefault("starting_point", origin)
     if config.compile:
         method.compile()  # in place: torch.compile(method) would rename the tensors in its state_dict
     wrapped, optimizer = accelerator.prepare(method, optimizer)
