@@ -1,9 +1,11 @@
 """Digests, JSON, and files and folders that are complete or absent."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -74,7 +76,7 @@ def json_text(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{_unique()}")
     try:
         beside.write_text(text, encoding="utf-8")
         os.replace(beside, path)
@@ -93,27 +95,46 @@ def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
     Raises:
         SpdError: `directory` is a file, cannot be written, or holds other files.
     """
-    # "runs/.." and "." have no last part from which a sibling's name could be made.
-    directory = Path(os.path.abspath(directory))
-    if directory.exists():
-        if not directory.is_dir():
-            raise SpdError(f"{directory} is a file; name a folder")
-        if strangers := sorted(entry.name for entry in directory.iterdir() if entry.name not in known):
-            raise SpdError(f"{directory} holds other files ({', '.join(strangers[:3])}); name another")
-    beside = directory.with_name(f".{directory.name}.new-{os.getpid()}")
-    former = directory.with_name(f".{directory.name}.old-{os.getpid()}")
+    # "runs/.." and "." have no last part from which a sibling's name could be made; a link stays, its folder changes.
+    directory = Path(os.path.realpath(directory))
+    token = _unique()
+    beside = directory.with_name(f".{directory.name}.new-{token}")
+    former = directory.with_name(f".{directory.name}.old-{token}")
     try:
+        if os.path.exists(directory):
+            if not directory.is_dir():
+                raise SpdError(f"{directory} is a file; name a folder")
+            if strangers := sorted(entry.name for entry in directory.iterdir() if entry.name not in known):
+                raise SpdError(f"{directory} holds other files ({', '.join(strangers[:3])}); name another")
         beside.mkdir(parents=True)
         yield beside
-        if directory.exists():
-            os.rename(directory, former)
-        os.rename(beside, directory)
+        _swap(beside, directory, former)
     except OSError as error:
-        if former.exists() and not directory.exists():
+        if os.path.exists(former) and not os.path.exists(directory):
             os.rename(former, directory)
         raise SpdError(f"{directory} cannot be written: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def _unique() -> str:
+    # Not the process id: containers that share a disk have the same ones.
+    return secrets.token_hex(4)
+
+
+def _swap(beside: Path, directory: Path, former: Path) -> None:
+    """Move `beside` to `directory`, and what is there to `former`."""
+    for attempts_left in range(9, -1, -1):
+        with suppress(FileNotFoundError):
+            os.rename(directory, former)
+        try:
+            os.rename(beside, directory)
+            return
+        except OSError as error:
+            # Another process put its own folder there in between.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not attempts_left:
+                raise
         shutil.rmtree(former, ignore_errors=True)
 
 
