@@ -200,16 +200,17 @@ def _final(training: Mapping[str, Any]) -> str:
 
 def _health(training: Mapping[str, Any]) -> str:
     """The feature health check as a table, with the start's values beside them if they are recorded."""
-    stages = training.get("health")
+    stages, started = (
+        {str(stage.get("stage")): stage for stage in training.get(key) or []} for key in ("health", "start_health")
+    )
     if not stages:
         return f"The feature health check is {UNKNOWN}."
-    started = {stage["stage"]: stage for stage in training.get("start_health") or []}
     head = ["stage", "RMS", "cosine", *(["RMS of the start", "cosine of the start"] if started else [])]
     lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
-    for stage in stages:
-        sides = [stage, *([started.get(stage["stage"], {})] if started else [])]
-        cells = [f"{side[key]:.4f}" if key in side else "–" for side in sides for key in ("rms", "cosine")]
-        lines.append(f"| {' | '.join([stage['stage'], *cells])} |")
+    for name, stage in stages.items():
+        values = [side.get(key) for side in (stage, started.get(name, {})) for key in ("rms", "cosine")]
+        cells = ["–" if value is None else f"{value:.4f}" for value in values[: len(head) - 1]]
+        lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
 
 

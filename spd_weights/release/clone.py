@@ -7,9 +7,10 @@ from typing import Any
 from spd_weights.catalog import Row, catalog_path, load_catalog, load_results, results_path, row_problem
 from spd_weights.checks import CARD, PREVIEW, RESULTS, TRAINING
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json, replacing, write_json
+from spd_weights.files import replacing, write_json
 from spd_weights.release import cards, results
 from spd_weights.release.contents import Contents, write
+from spd_weights.release.record import read_record
 
 _CARD_FILES = (CARD, TRAINING, RESULTS, PREVIEW)  # the card, and what it is rendered from
 
@@ -84,7 +85,7 @@ def render_card(row: Row) -> str:
     if folder is None or not (folder / TRAINING).is_file():
         raise SpdError(f"{row.name} has no card sources in {folder or 'model_cards/ (this is not a clone)'}")
     return cards.render(
-        read_json(folder / TRAINING),
+        read_record(folder / TRAINING),
         results.read(folder / RESULTS) if (folder / RESULTS).is_file() else None,
         repo=row.repo,
         name=row.name if row.status == "bundled" else None,

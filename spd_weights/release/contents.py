@@ -11,6 +11,7 @@ from spd_weights.checks import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRA
 from spd_weights.errors import SpdError
 from spd_weights.files import digest_of, json_text, read_json, sha256
 from spd_weights.release import cards, results
+from spd_weights.release.record import read_record
 
 Contents = Mapping[str, Path | bytes]
 """File names to contents: a file on disk, or bytes made here."""
@@ -62,9 +63,17 @@ def contents(
         for stem, text in results.eval_results(measured, digest, datasets or {}).items():
             files[f".eval_results/{stem}.yaml"] = text.encode()
     if preview := (directory / PREVIEW).is_file():
-        files[PREVIEW] = directory / PREVIEW
+        files[PREVIEW] = _checked_png(directory / PREVIEW)
     card = cards.render(training, measured, repo=repo, name=name, weights_sha256=digest, preview=preview)
     return {**files, CARD: card.encode()}
+
+
+def _checked_png(path: Path) -> Path:
+    # Nobody may be made to publish a private file by a link of this name.
+    with open(path, "rb") as file:
+        if file.read(8) != b"\x89PNG\r\n\x1a\n":
+            raise SpdError(f"{path} is not a PNG image; draw it again with --preview, or remove it")
+    return path
 
 
 def row(files: Contents, name: str | None = None, **where: Any) -> Row:
@@ -117,7 +126,7 @@ def write(files: Contents, folder: Path) -> None:
 
 
 def _provenance(path: Path) -> dict[str, Any]:
-    training = read_json(path)
+    training = read_record(path)
     data = training.get("data")
     known = {**training, "data.name": data.get("name") if isinstance(data, dict) else None}
     if missing := [key for key in _PROVENANCE if known.get(key) in (None, "", {})]:

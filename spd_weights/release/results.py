@@ -12,10 +12,14 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from spd_weights.errors import SpdError, program
 from spd_weights.files import json_text, read_json
+from spd_weights.release.record import mismatch
 
 _KEYS = ("dataset", "protocol", "method", "metric")
 _HEADLINE = ("image_auroc", "image_aupr", "pixel_auroc", "pixel_aupr", "pixel_aupro")  # what papers report
-_ROW = ("weights", "weights_sha256", *_KEYS, "category", "seed", "value")
+_ROW: dict[str, type] = {
+    **dict.fromkeys(("weights", "weights_sha256", *_KEYS, "category", "reason"), str), "seed": float, "value": float,
+}  # fmt: skip
+_NEEDED = sorted(_ROW.keys() - {"reason"})
 _Rows = list[Mapping[str, Any]]
 
 
@@ -26,11 +30,13 @@ def read(path: Path) -> dict[str, Any]:
         SpdError: It cannot be read, or `python -m eval` did not write it.
     """
     content = read_json(path)
-    rows = content.get("rows")
     config = content.get("config") or {}
-    sound = isinstance(rows, list) and all(isinstance(row, Mapping) and set(row) >= set(_ROW) for row in rows)
-    if not sound or not isinstance(config, Mapping):
-        raise SpdError(f"{path} is not a results.json of {program('eval')}: each row needs {', '.join(_ROW)}")
+    problem = mismatch(content, {"rows": [_ROW], "config": dict})
+    rows = content.get("rows")
+    if not problem and (rows is None or not all(row and set(row) >= set(_NEEDED) for row in rows)):
+        problem = f"each row needs {', '.join(_NEEDED)}"
+    if problem:
+        raise SpdError(f"{path} is not a results.json of {program('eval')}: {problem}")
     config = dict(config)
     if "data" in config:
         config["data"] = PurePath(str(config["data"])).name
