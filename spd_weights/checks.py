@@ -14,13 +14,12 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub import ModelCard
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import PretrainedCfg
+from timm.models import PretrainedCfg, model_entrypoint
 from torch import nn
 
 from spd_weights import golden
-from spd_weights.errors import SpdError, shown
+from spd_weights.errors import SpdError, reason, shown
 from spd_weights.files import is_folder, read_json, sha256
 
 WEIGHTS, CONFIG, CARD, TRAINING = "model.safetensors", "config.json", "README.md", "training.json"
@@ -31,21 +30,34 @@ RESULTS, PREVIEW = "results.json", "preview.png"
 MODEL_ARGS = ("in_chans", "img_size", "num_classes")
 """The only arguments that a config.json may pass to `timm.create_model`: they describe the architecture."""
 
-_CFG_KEYS = frozenset(field.name for field in dataclasses.fields(PretrainedCfg)) - {
+SMALL_FILE = 1 << 20
+"""Bytes that config.json, training.json and the card may each have (our choice: a hundred times what they need)."""
+
+# Fields of timm's pretrained_cfg that name other weights or a loader, or cut rows off the classifier.
+_NO_CFG_KEYS = {
     "url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "custom_load",
+    "label_offset",
 }  # fmt: skip
+_CFG_KEYS = frozenset(field.name for field in dataclasses.fields(PretrainedCfg)) - _NO_CFG_KEYS
+_INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
+_CROP_MODES = ("squash", "center", "border")
 _MAX_SIZE, _MAX_CHANNELS = 2048, 64  # our choice: far above any timm model, and small enough to allocate
 _REMEDY = "export the run again, or pull the folder again"
 
 
 def check_export(directory: Path) -> dict[str, Any]:
+    """Verify an export, as `load_export` does; returns the content of its config.json."""
+    return load_export(directory)[0]
+
+
+def load_export(directory: Path) -> tuple[dict[str, Any], nn.Module]:
     """Verify an export: every file, a config that only describes, weights that fit the architecture exactly.
 
     Args:
         directory: The export.
 
     Returns:
-        The content of its config.json.
+        The content of its config.json, and the model with its weights.
 
     Raises:
         SpdError: Names the file that is wrong and the remedy.
@@ -56,6 +68,8 @@ def check_export(directory: Path) -> dict[str, Any]:
     for name in EXPORT_FILES:
         if not (directory / name).is_file():
             raise SpdError(f"{directory / name} is missing; {_REMEDY}")
+        if name != WEIGHTS and (directory / name).stat().st_size > SMALL_FILE:
+            raise SpdError(f"{directory / name} is larger than {SMALL_FILE} bytes; {_REMEDY}")
     config = read_json(directory / CONFIG)
     check_config(config, directory / CONFIG)
     if read_json(directory / TRAINING).get("architecture") != config["architecture"]:
@@ -68,12 +82,16 @@ def check_export(directory: Path) -> dict[str, Any]:
             f"{weights} is not the file that {CONFIG} describes: expected sha256 {expected}, found {found}; {_REMEDY}"
         )
     _check_features(model, config, weights)
+    _check_card(directory / CARD)
+    return config, model
+
+
+def _check_card(path: Path) -> None:
     try:
-        ModelCard((directory / CARD).read_text(encoding="utf-8"))
+        # One newline for several: the client's regular expression takes quadratic time on them.
+        ModelCard(re.sub(r"[\r\n]+", "\n", path.read_text(encoding="utf-8")))
     except Exception as error:  # yaml and huggingface_hub raise errors of many kinds
-        said = shown(" ".join(str(error).split()))
-        raise SpdError(f"{directory / CARD} is not a model card ({said}); run spd-weights card {directory}") from error
-    return config
+        raise SpdError(f"{path} is not a model card ({reason(error)}); run spd-weights card {path.parent}") from error
 
 
 def check_config(config: Mapping[str, Any], path: Path) -> None:
@@ -90,6 +108,7 @@ def check_config(config: Mapping[str, Any], path: Path) -> None:
         _architecture_problem(config)
         or _args_problem(config.get("model_args"))
         or _cfg_problem(config.get("pretrained_cfg"), config["model_args"]["in_chans"])
+        or _use_problem(config["pretrained_cfg"], config["architecture"])
         or _spd_problem(config.get("spd"))
     )
     if problem:
@@ -111,12 +130,12 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
         SpdError: A tensor is missing, surplus, of another shape or dtype, or not finite.
     """
     architecture = config["architecture"]
+    _check_size(tensors, config, where)
     model = headless(architecture, config["model_args"], where)
     try:
         model.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
-        detail = " ".join(str(error).split())[:600]
-        raise SpdError(f"{where} does not fit a headless timm {architecture}: {detail}") from error
+        raise SpdError(f"{where} does not fit a headless timm {architecture}: {reason(error, 600)}") from error
     for key, value in model.state_dict().items():
         # float16, as in a bundled file, is widened without loss; any other dtype would be cast silently.
         if tensors[key].dtype not in {value.dtype, torch.float16 if value.is_floating_point() else value.dtype}:
@@ -125,6 +144,18 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
         if not torch.isfinite(value).all():
             raise SpdError(f"{where} holds values that are not finite in {key}: the training diverged")
     return model
+
+
+def _check_size(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], where: str) -> None:
+    """Refuse a small file whose config names a huge architecture, before memory is allocated for that."""
+    try:
+        with torch.device("meta"):
+            model = headless(config["architecture"], config["model_args"], where)
+    except SpdError:  # an architecture that the meta device does not support, or arguments that are refused next
+        return
+    needed, found = (sum(value.numel() for value in each.values()) for each in (model.state_dict(), tensors))
+    if needed > 2 * found:
+        raise SpdError(f"{where} does not fit {config['architecture']}: {found} values, not {needed}; {_REMEDY}")
 
 
 def headless(architecture: str, model_args: Mapping[str, Any], where: str) -> nn.Module:
@@ -136,8 +167,9 @@ def headless(architecture: str, model_args: Mapping[str, Any], where: str) -> nn
     try:
         model: nn.Module = timm.create_model(architecture, pretrained=False, **{"num_classes": 0, **model_args})
     except Exception as error:  # architectures raise different errors for sizes they do not support
-        said = shown(" ".join(str(error).split()))
-        raise SpdError(f"{where}: timm cannot build {architecture} with {shown(dict(model_args))} ({said})") from error
+        raise SpdError(
+            f"{where}: timm cannot build {architecture} with {shown(dict(model_args))} ({reason(error)})"
+        ) from error
     return model
 
 
@@ -152,8 +184,8 @@ def stock_cfg(architecture: str, where: str) -> dict[str, Any]:
 def _read_tensors(weights: Path) -> dict[str, torch.Tensor]:
     try:
         tensors: dict[str, torch.Tensor] = load_file(weights)
-    except (SafetensorError, OSError) as error:
-        raise SpdError(f"{weights} is not a readable safetensors file ({error}); {_REMEDY}") from error
+    except Exception as error:  # for a type that this torch lacks, safetensors raises errors of many kinds
+        raise SpdError(f"{weights} is not a readable safetensors file ({reason(error, 300)}); {_REMEDY}") from error
     return tensors
 
 
@@ -162,8 +194,9 @@ def _check_features(model: nn.Module, config: Mapping[str, Any], weights: Path) 
     try:
         problem = golden.difference(config["spd"]["golden"], golden.measure(model, config))
     except Exception as error:  # an input size that this architecture cannot take fails somewhere inside it
-        said = shown(" ".join(str(error).split()))
-        raise SpdError(f"{weights.with_name(CONFIG)}: the features cannot be measured ({said}); {_REMEDY}") from error
+        raise SpdError(
+            f"{weights.with_name(CONFIG)}: the features cannot be measured ({reason(error)}); {_REMEDY}"
+        ) from error
     if problem:
         raise SpdError(
             f"{weights} holds the right bytes but gives other features here than where it was exported: {problem} "
@@ -176,6 +209,8 @@ def _architecture_problem(config: Mapping[str, Any]) -> str | None:
     name = config.get("architecture")
     if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9_]{1,100}", name) or not timm.is_model(name):
         return f"names the architecture {shown(repr(name))}, unknown to timm {timm.__version__}"
+    if not model_entrypoint(name).__module__.startswith("timm."):
+        return f"names {name}, which plain timm lacks, instead of the stock architecture"
     if not _is_int(config.get("num_classes"), 0, 0):
         return "num_classes must be 0"
     return None
@@ -196,7 +231,7 @@ def _args_problem(args: Any) -> str | None:
 def _cfg_problem(cfg: Any, channels: int) -> str | None:
     if not isinstance(cfg, Mapping):
         return "pretrained_cfg must be an object"
-    # timm refuses unknown keys; those that name another source of weights or a loader are refused here.
+    # timm refuses unknown keys.
     if unknown := sorted(key for key in set(cfg) - _CFG_KEYS if key != "custom_load" or cfg[key] is not False):
         return f"pretrained_cfg must not hold {shown(', '.join(unknown))}"
     if not _is_int(cfg.get("num_classes"), 0, 0):
@@ -214,6 +249,28 @@ def _cfg_problem(cfg: Any, channels: int) -> str | None:
     if {len(cfg["mean"]), len(cfg["std"]), size[0]} != {channels}:
         return "mean, std, input_size and in_chans disagree on the channels"
     return None
+
+
+def _use_problem(cfg: Mapping[str, Any], architecture: str) -> str | None:
+    """Check the fields by which timm alters tensors while it loads them, and prepares images afterwards."""
+    stock = timm.get_pretrained_cfg(architecture)
+    for key in ("first_conv", "classifier"):
+        if cfg.get(key) is not None and _as_list(cfg[key]) != _as_list(getattr(stock, key, None)):
+            return f"pretrained_cfg.{key} must be the one of {architecture}, or null"
+    if stock is not None and cfg["fixed_input_size"] != stock.fixed_input_size:
+        return f"pretrained_cfg.fixed_input_size must be the one of {architecture}"
+    if cfg.get("first_conv") is not None and cfg["input_size"][0] not in (1, 3):
+        return "pretrained_cfg.first_conv must be null: timm 1.0.26 would not load that layer's weights"
+    if cfg.get("interpolation", "bilinear") not in _INTERPOLATIONS or cfg.get("crop_mode", "center") not in _CROP_MODES:
+        return "pretrained_cfg names an interpolation or crop_mode that timm lacks"
+    # A small share would resize images to a large multiple before the crop.
+    if not _is_number(cfg.get("crop_pct", 1)) or not 0.1 <= cfg.get("crop_pct", 1) <= 1:
+        return "pretrained_cfg.crop_pct must be a number from 0.1 to 1"
+    return None
+
+
+def _as_list(names: Any) -> list[Any]:
+    return list(names) if isinstance(names, (list, tuple)) else [names]
 
 
 def _spd_problem(spd: Any) -> str | None:

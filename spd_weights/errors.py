@@ -54,8 +54,14 @@ def in_clone() -> bool:
     return (Path(__file__).parents[1] / "train" / "recipes.py").is_file()
 
 
-def shown(name: object) -> str:
-    """Format a user's input for an error message: printable, one line, at most 100 characters."""
+def shown(name: object, limit: int = 100) -> str:
+    """Format a text of unknown origin for a message: printable, one line, at most `limit` characters."""
     text = str(name)
     text = text if text.isprintable() else repr(text)
-    return text if len(text) <= 100 else f"{text[:97]}…"
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def reason(error: BaseException, limit: int = 100) -> str:
+    """Format what another library's error says, or its kind if it says nothing, as `shown` does."""
+    said = " ".join(str(error).split())
+    return shown(f"{type(error).__name__}: {said}" if isinstance(error, KeyError) or not said else said, limit)

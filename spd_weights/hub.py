@@ -6,11 +6,11 @@ HF_HUB_OFFLINE.
 """
 
 import hashlib
+import os
 import re
 import shutil
 from pathlib import Path, PurePosixPath
 
-import timm
 from huggingface_hub import (
     HfApi,
     constants,
@@ -22,8 +22,18 @@ from huggingface_hub import (
 from huggingface_hub.hf_api import RepoFile
 
 from spd_weights import golden
+from spd_weights.answers import commit_id, safe_file_names
 from spd_weights.catalog import Row, catalog_path, find, list_weights
-from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, WEIGHTS, check_export
+from spd_weights.checks import (
+    CONFIG,
+    EXPORT_FILES,
+    PREVIEW,
+    RESULTS,
+    SMALL_FILE,
+    WEIGHTS,
+    check_export,
+    load_export,
+)
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, is_folder, replacing, sha256
 from spd_weights.transport import explained, with_retries, with_xet_fallback
@@ -49,7 +59,7 @@ def weights_file(row: Row, cache_dir: str | Path | None = None) -> Path:
             "For the untrained network say pretrained=False."
         )
     assert row.file is not None
-    return _verified(row, row.file, row.sha256, cache_dir)
+    return checked_bytes(row, row.file, row.sha256, cache_dir)
 
 
 def _instead(row: Row) -> str:
@@ -59,9 +69,10 @@ def _instead(row: Row) -> str:
     return f"Today, use {' or '.join(other.name for other in same[:3])}. " if same else ""
 
 
-def _verified(row: Row, name: str, expected: str | None, cache_dir: str | Path | None) -> Path:
+def checked_bytes(row: Row, name: str, expected: str | None, cache_dir: str | Path | None) -> Path:
+    """Find or fetch a file of a row, and compare its bytes with the digest that the catalog pins."""
     if row.repo is not None:
-        path = download(row.repo, name, row.revision, cache_dir)
+        path = download(row.repo, name, str(row.revision), cache_dir)
     else:
         path = catalog_path().parent / name
         if not path.is_file():
@@ -102,11 +113,11 @@ def _pull_row(row: Row) -> Path:
     # The configuration first: it is small, so that damage is found before anything large is fetched.
     config = str(PurePosixPath(row.file or CONFIG).with_name(CONFIG))
     if row.status != "planned":
-        _verified(row, config, row.config_sha256, None)
+        checked_bytes(row, config, row.config_sha256, None)
     folder = weights_file(row).parent
     if row.repo is not None:
         for name in EXPORT_FILES:
-            download(row.repo, name, row.revision)
+            download(row.repo, name, str(row.revision))
     cfg = check_export(folder)["pretrained_cfg"]
     if row.preprocessing != {key: cfg[key] for key in ("input_size", "mean", "std")}:
         raise SpdError(f"{folder / CONFIG} states other preprocessing than the catalog's {row.name}; correct the row")
@@ -136,11 +147,10 @@ def verify(target: str) -> str:
         if _is_path(target):
             raise SpdError(f"{shown(target)} is not a folder; give the export/ folder of a run, or owner/name")
         folder = pull(target)
-    config = check_export(folder)
+    config, model = load_export(folder)
     digest = sha256(folder / WEIGHTS)
     known = [row.name for row in list_weights() if row.sha256 == digest]
     which = f"the catalog’s {known[0]}" if known else "not in the catalog"
-    model = timm.create_model(f"local-dir:{folder.absolute()}", pretrained=True)  # safe: the config was checked
     stages = [
         f"  {stage['stage']}: RMS {stage['rms']:.3f}, cosine under noise {stage['cosine']:.4f}"
         for stage in golden.health(model, config)
@@ -176,8 +186,16 @@ def _pull_repo(repo_id: str, revision: str | None) -> Path:
         if (pinned or constants.HF_HUB_OFFLINE) and (folder := _cached_export(repo_id, revision)):
             return folder
         api = HfApi(library_name="spd-weights")
-        commit = with_retries(lambda: api.model_info(repo_id, revision=revision)).sha
+        commit = commit_id(with_retries(lambda: api.model_info(repo_id, revision=revision)).sha)
         remote = remote_files(api, repo_id, commit)
+    for name in EXPORT_FILES:
+        if name not in remote:
+            raise SpdError(
+                f"{repo_id}: the repository lacks a file of an export ({name}); it was not published by spd-weights "
+                "publish"
+            )
+        if name != WEIGHTS and remote[name].size > SMALL_FILE:
+            raise SpdError(f"{repo_id}: {name} has {remote[name].size} bytes, an export's at most {SMALL_FILE}")
     for name in EXPORT_FILES:
         path = download(repo_id, name, commit)
         if not is_same(path, remote[name]):
@@ -185,24 +203,24 @@ def _pull_repo(repo_id: str, revision: str | None) -> Path:
             expected = f"sha256 {lfs.sha256}" if lfs else f"git blob {remote[name].blob_id}"
             found = sha256(path)
             remedy = _forget(path)
-            raise SpdError(f"{path} of {repo_id} is damaged: expected {expected}, found {found}; {remedy}")
+            raise SpdError(f"{path} of {repo_id} is damaged: expected {shown(expected)}, found {found}; {remedy}")
     return path.parent
 
 
-def download(repo_id: str, name: str, revision: str | None, cache_dir: str | Path | None = None) -> Path:
-    """Fetch one file into the cache, or find it there; SpdError says why it cannot be had."""
+def download(repo_id: str, name: str, commit: str, cache_dir: str | Path | None = None) -> Path:
+    """Fetch one file of a commit into the cache, or find it there; SpdError says why it cannot be had."""
 
     def fetch() -> str:
-        return hf_hub_download(repo_id, name, revision=revision, cache_dir=cache_dir)
+        return hf_hub_download(repo_id, name, revision=commit, cache_dir=cache_dir)
 
-    cached = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=revision)
+    cached = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=commit_id(commit))
     if isinstance(cached, str):
         return Path(cached)
-    with explained(repo_id, revision):
+    with explained(repo_id, commit), safe_file_names():
         if not constants.HF_HUB_OFFLINE:
             # hf_hub_download repeats this request itself, and waits as long as the Hub asks. with_retries
             # sends it first, and gives up if the Hub asks for more than transport.LONGEST seconds.
-            with_retries(lambda: get_hf_file_metadata(hf_hub_url(repo_id, name, revision=revision)))
+            with_retries(lambda: get_hf_file_metadata(hf_hub_url(repo_id, name, revision=commit)))
         return Path(with_retries(lambda: with_xet_fallback(fetch)))
 
 
@@ -218,7 +236,8 @@ def _cached_export(repo_id: str, revision: str | None) -> Path | None:
     if not all(isinstance(path, str) for path in paths):
         return None
     for path in map(Path, map(str, paths)):
-        stated = path.resolve().name
+        # One link only: the digest's file may be a link itself, into a store where files have other names.
+        stated = Path(os.readlink(path)).name if path.is_symlink() else path.name
         digest = {40: _git_blob, 64: sha256}.get(len(stated))  # another length: a cache without links
         if digest is not None and digest(path) != stated:
             found = digest(path)

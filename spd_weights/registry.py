@@ -60,7 +60,7 @@ def _cfg(row: Row) -> dict[str, Any]:
         "hf_hub_id": f"{row.repo}@{row.revision}" if row.status == "released" else None,
         "file": str(catalog_path().parent / str(row.file)) if row.status == "bundled" else None,
         "num_classes": 0,
-        "first_conv": stock.first_conv,
+        "first_conv": stock.first_conv if size[0] in (1, 3) else None,  # as every export has it
         "classifier": stock.classifier,
         "fixed_input_size": stock.fixed_input_size,
         "pool_size": stock.pool_size if size == tuple(stock.input_size) else None,

@@ -1,7 +1,6 @@
 """Requests to the Hub: retries for failures that pass, and one clear sentence for those that do not."""
 
 import errno
-import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,20 +22,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
-from spd_weights.errors import SpdError, shown
-
-
-def _transport_error() -> type[Exception]:
-    """Find the HTTP library's base error: huggingface_hub builds on httpx or, from 2.x on, on httpx2."""
-    for name in ("httpx2", "httpx"):
-        with suppress(ImportError):
-            base: type[Exception] = importlib.import_module(name).HTTPError
-            if issubclass(HfHubHTTPError, base):
-                return base
-    raise ImportError("huggingface_hub uses neither httpx nor httpx2; install a version that pyproject.toml allows")
-
-
-TransportError = _transport_error()
+from spd_weights.answers import TransportError, not_a_hub, understood
+from spd_weights.errors import SpdError, reason, shown
 
 WAITS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further attempt when the Hub names no time
 LONGEST = 300.0  # the Hub's rate limits are windows of five minutes
@@ -63,7 +50,7 @@ def with_retries(call: Callable[[], _Answer]) -> _Answer:
     """
     for attempt, wait in enumerate(WAITS):
         try:
-            return call()
+            return understood(call)
         except (TransportError, OSError, RuntimeError) as error:
             pause = pause_after(error, wait)
             if pause is None or (attempt > 0 and is_broken_transfer(cause(error))):
@@ -71,7 +58,7 @@ def with_retries(call: Callable[[], _Answer]) -> _Answer:
             if pause > max(WAITS):
                 _log.warning("the Hub asks to wait; continuing in %.0f seconds", pause)
             time.sleep(pause)
-    return call()
+    return understood(call)
 
 
 def with_xet_fallback(call: Callable[[], _Answer]) -> _Answer:
@@ -91,7 +78,7 @@ def with_xet_fallback(call: Callable[[], _Answer]) -> _Answer:
     except Exception as error:
         if not _xet_failed(cause(error)):
             raise
-        _log.warning("Xet transfer failed (%s); continuing over plain HTTP", shown(" ".join(str(error).split())))
+        _log.warning("Xet transfer failed (%s); continuing over plain HTTP", reason(error))
         constants.HF_HUB_DISABLE_XET = True
         return call()
 
@@ -101,7 +88,9 @@ def _xet_failed(error: BaseException) -> bool:
         return False
     if isinstance(error, TransportError):
         return "/xet-" in _request(error)[1]  # the Hub gives no token for the content server
-    return isinstance(error, (RuntimeError, ConnectionError, TimeoutError)) or type(error) is ValueError
+    if isinstance(error, OSError):
+        return isinstance(error, (ConnectionError, TimeoutError))
+    return not isinstance(error, (SpdError, HFValidationError, EntryNotFoundError))
 
 
 def pause_after(error: BaseException, wait: float) -> float | None:
@@ -217,9 +206,9 @@ def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
         case RevisionNotFoundError():
             return f"the repository has no revision {shown(str(revision))}; see {endpoint}/{repo_id}/commits/main"
         case LocalEntryNotFoundError(__cause__=FileMetadataError() as hidden):
-            return _not_a_hub(hidden)
+            return str(not_a_hub(reason(hidden)))
         case FileMetadataError():
-            return _not_a_hub(error)
+            return str(not_a_hub(reason(error)))
         case LocalEntryNotFoundError() | OfflineModeIsEnabled():
             why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{endpoint} cannot be reached"
             at = f" --revision {revision}" if revision else ""
@@ -233,17 +222,13 @@ def _sentence(error: BaseException, repo_id: str, revision: str | None) -> str:
             return _http_sentence(error)
         case OSError() if not isinstance(error, TransportError):
             return _disk_sentence(error)
-    return f"{endpoint} cannot be reached ({type(error).__name__}: {error}); check the connection and HF_ENDPOINT"
-
-
-def _not_a_hub(error: BaseException) -> str:
-    said = " ".join(str(error).split())
-    return f"{constants.ENDPOINT} does not answer like the Hub ({said}); check HF_ENDPOINT"
+    said = shown(f"{type(error).__name__}: {error}", 300)
+    return f"{endpoint} cannot be reached ({said}); check the connection and HF_ENDPOINT"
 
 
 def _http_sentence(error: HfHubHTTPError) -> str:
     status = error.response.status_code
-    said = " ".join((error.server_message or error.response.reason_phrase).split())
+    said = shown(" ".join((error.server_message or error.response.reason_phrase).split()))
     seconds = requested_wait(error)
     later = f"run the command again in {seconds:.0f} seconds" if seconds else "run the command again in some minutes"
     known = _BY_STATUS.get(status, f"the Hub answered {status} ({said})")
@@ -251,7 +236,7 @@ def _http_sentence(error: HfHubHTTPError) -> str:
 
 
 def _disk_sentence(error: OSError) -> str:
-    said = " ".join(str(error).split())
+    said = reason(error, 300)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{said}; free some space, or set HF_HOME to another disk, and run the command again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

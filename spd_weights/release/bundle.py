@@ -5,17 +5,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import timm
-
 from spd_weights import golden
 from spd_weights.catalog import NAME, Row, catalog_path
-from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export
-from spd_weights.errors import SpdError, shown
+from spd_weights.checks import CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export, load_export
+from spd_weights.errors import SpdError, program, shown
 from spd_weights.files import read_json, replacing
 from spd_weights.release.clone import card_folder, check_row, keep_card, put_results, put_row
 from spd_weights.release.contents import contents, measured, write
 from spd_weights.release.contents import row as make_row
 from spd_weights.release.export import export_backbone
+from spd_weights.release.record import read_record
 
 LIMIT = 12 * 10**6  # bytes; everyone downloads them with `pip install`
 
@@ -48,8 +47,8 @@ def bundle(
         SpdError: The export is not sound or too large, the name or the results do not belong to it, or there is
             no clone to put it into.
     """
-    config = check_export(directory)
-    training = read_json(directory / TRAINING)
+    config, backbone = load_export(directory)
+    training = read_record(directory / TRAINING)
     architecture = config["architecture"]
     name = name or f"{architecture}_spd.{config['pretrained_cfg']['tag']}"
     match = NAME.fullmatch(name)
@@ -59,7 +58,6 @@ def bundle(
         raise SpdError(f"{catalog_path()} is not in a clone: there is no model_cards/ beside its folder")
     with TemporaryDirectory() as temporary:
         export = Path(temporary, "export")
-        backbone = timm.create_model(f"local-dir:{directory}", pretrained=True)
         export_backbone(backbone, export, training, tag=match["tag"], half=True)
         _copy_extras(directory, results, export)
         files = contents(export, name=name, licence=licence, data_licence=data_licence)
@@ -82,7 +80,7 @@ def _copy_extras(directory: Path, results: Path | None, export: Path) -> None:
         if source.is_file():
             shutil.copyfile(source, export / name)
         elif source == results:
-            raise SpdError(f"{results} is not a file; give a results.json of python -m eval")
+            raise SpdError(f"{results} is not a file; give a results.json of {program('eval')}")
 
 
 def _check(row: Row, entries: list[dict[str, Any]], results: Path | None) -> None:
@@ -96,5 +94,5 @@ def _check(row: Row, entries: list[dict[str, Any]], results: Path | None) -> Non
     if results is not None and not entries:
         raise SpdError(
             f"{results} has no complete result of sha256 {row.sha256}, the bundled file; bundle it without results, "
-            f"run python -m eval --weights {row.name} …, then bundle it again with its results"
+            f"run {program('eval')} --weights {row.name} …, then bundle it again with its results"
         )

@@ -5,14 +5,15 @@ from pathlib import Path
 
 from spd_weights.catalog import catalog_path, find, load_results
 from spd_weights.checks import CARD, PREVIEW, RESULTS, TRAINING, WEIGHTS
-from spd_weights.errors import program
-from spd_weights.files import is_folder, read_json, sha256, write_text
+from spd_weights.errors import SpdError, program, shown
+from spd_weights.files import is_folder, sha256, write_text
 from spd_weights.release import cards, results
 from spd_weights.release.bundle import bundle
 from spd_weights.release.clone import card_folder, card_paths, keep_card, put_results, put_row, render_card
 from spd_weights.release.contents import measured
 from spd_weights.release.convert import convert
 from spd_weights.release.publish import publish
+from spd_weights.release.record import read_record
 
 
 def publish_command(arguments: argparse.Namespace) -> None:
@@ -22,7 +23,7 @@ def publish_command(arguments: argparse.Namespace) -> None:
         arguments.data_licence, dict(arguments.dataset),
     )  # fmt: skip
     for name, change in done.changes.items():
-        print(f"{change:<9}  {name}")
+        print(f"{change:<9}  {shown(name)}")  # names of files to delete come from the Hub
     if done.row is None:
         print(f"dry run: {done.repo} is unchanged")
         return
@@ -53,12 +54,16 @@ def card_command(arguments: argparse.Namespace) -> None:
     """Render the card of an export, or every copy of a weight's card in a clone."""
     directory = Path(arguments.target)
     if is_folder(directory):
-        training = read_json(directory / TRAINING)
+        training = read_record(directory / TRAINING)
         measured = results.read(directory / RESULTS) if (directory / RESULTS).is_file() else None
         digest, preview = sha256(directory / WEIGHTS), (directory / PREVIEW).is_file()
         write_text(directory / CARD, cards.render(training, measured, weights_sha256=digest, preview=preview))
         print(directory / CARD)
         return
+    if "/" in arguments.target:
+        raise SpdError(
+            f"{shown(arguments.target)} is not a folder; give the export/ folder of a run, or a weight's name"
+        )
     row = find(arguments.target)
     text = render_card(row)
     for path in card_paths(row):
@@ -70,5 +75,5 @@ def convert_command(arguments: argparse.Namespace) -> None:
     """Convert a checkpoint to an export, and print what was dropped and how to load it."""
     done = convert(arguments.file, arguments.arch, arguments.to or arguments.file.with_suffix(""))
     if done.dropped:
-        print(f"dropped, not part of the backbone: {', '.join(done.dropped)}")
+        print(f"dropped, not part of the backbone: {', '.join(map(shown, done.dropped))}")
     print(f"{done.directory}\nload: timm.create_model('local-dir:{done.directory.absolute()}', pretrained=True)")

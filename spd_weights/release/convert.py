@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from spd_weights.environment import environment
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, reason, shown
 from spd_weights.files import sha256
 from spd_weights.release.export import export_backbone
 
@@ -61,7 +61,9 @@ def convert(file: Path, architecture: str, to: Path) -> Converted:
         SpdError: The file cannot be read without running code, or holds no backbone of that architecture.
     """
     if not timm.is_model(architecture):
-        raise SpdError(f"timm {timm.__version__} has no architecture {architecture!r}; see timm.list_models()")
+        raise SpdError(
+            f"timm {timm.__version__} has no architecture {shown(repr(architecture))}; see timm.list_models()"
+        )
     state = _tensors(_read(Path(file)), Path(file))
     backbone = timm.create_model(architecture, num_classes=0)
     needed = backbone.state_dict()
@@ -70,12 +72,12 @@ def convert(file: Path, architecture: str, to: Path) -> Converted:
     if missing:
         raise SpdError(
             f"{file} holds no {architecture}: {len(missing)} of {len(needed)} tensors are missing, the first is "
-            f"{missing[0]}; it has {', '.join(list(state)[:3])}, …"
+            f"{missing[0]}; it has {', '.join(map(shown, list(state)[:3]))}, …"
         )
     tensors = {key: state[renamed[key]] if key in renamed else value for key, value in needed.items()}
     if wrong := [key for key in needed if tensors[key].shape != needed[key].shape]:
         raise SpdError(
-            f"{file} holds another architecture than {architecture}: {renamed[wrong[0]]} has the shape "
+            f"{file} holds another architecture than {architecture}: {shown(renamed[wrong[0]])} has the shape "
             f"{tuple(tensors[wrong[0]].shape)}, not {tuple(needed[wrong[0]].shape)}"
         )
     backbone.load_state_dict(tensors)
@@ -98,7 +100,7 @@ def _read(file: Path) -> Any:
             "from, save only its tensors: torch.save(checkpoint['state_dict'], …), or as safetensors"
         ) from error
     except Exception as error:  # on damaged bytes the readers raise errors of many kinds
-        raise SpdError(f"{file} cannot be read as a checkpoint: {' '.join(str(error).split())[:300]}") from error
+        raise SpdError(f"{file} is not a checkpoint that torch or safetensors reads ({reason(error, 300)})") from error
 
 
 def _tensors(content: Any, file: Path) -> dict[str, torch.Tensor]:

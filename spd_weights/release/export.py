@@ -119,7 +119,8 @@ def _timm_config(training: Mapping[str, Any], tag: str) -> dict[str, Any]:
         "std": list(training["std"]),
         "num_classes": 0,
         "pool_size": stock["pool_size"] if stock["input_size"][1:] == (size, size) else None,
-        "first_conv": stock["first_conv"],
+        # timm 1.0.26 adapts the weights of this layer for all but 3 channels, and fails for all but 1.
+        "first_conv": stock["first_conv"] if channels in (1, 3) else None,
         "classifier": stock["classifier"],
     }
     return {

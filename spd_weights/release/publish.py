@@ -17,8 +17,10 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from spd_weights import transport
+from spd_weights.answers import TransportError, commit_id, understood
 from spd_weights.catalog import Row
 from spd_weights.checks import CARD, CONFIG, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export
 from spd_weights.errors import SpdError, shown
@@ -26,7 +28,6 @@ from spd_weights.files import digest_of, read_json, sha256
 from spd_weights.hub import download, is_same, remote_files
 from spd_weights.release.contents import Contents, contents, row
 from spd_weights.transport import (
-    TransportError,
     cause,
     explained,
     is_broken_transfer,
@@ -107,6 +108,10 @@ def publish(
             does not exist, the Hub refuses or cannot be reached, someone else commits at the same moment, or the Hub
             returns other bytes.
     """
+    if repo_id.count("/") != 1:
+        raise SpdError(f"{shown(repo_id)}: not a repository name; write owner/name")
+    with explained(repo_id):
+        validate_repo_id(repo_id)
     _check_tag(tag)
     config = check_export(directory)
     if "vit" in repo_id.lower() and "vit" not in config["architecture"]:
@@ -192,15 +197,19 @@ def _check_name_is_free(target: _Target, head: str, config: Mapping[str, Any]) -
     remote = remote_files(target.api, target.repo, head)
     if CONFIG not in remote or TRAINING not in remote:
         if strangers := [name for name in remote if name not in _NOT_WEIGHTS]:
-            raise SpdError(f"the name is taken: {target.repo} holds {strangers[0]}, not an export; use another name")
+            stranger = shown(strangers[0])
+            raise SpdError(f"the name is taken: {target.repo} holds {stranger}, not an export; use another name")
         return
     with TemporaryDirectory() as cache:
         other = read_json(download(target.repo, CONFIG, head, cache))
-    theirs, ours = (
-        f"{each.get('architecture')}.{(each.get('pretrained_cfg') or {}).get('tag')}" for each in (other, config)
-    )
+    theirs, ours = map(_identity, (other, config))
     if theirs != ours:
-        raise SpdError(f"the name is taken: {target.repo} holds {theirs}, this is {ours}; use another name")
+        raise SpdError(f"the name is taken: {target.repo} holds {shown(theirs)}, this is {ours}; use another name")
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    cfg = config.get("pretrained_cfg")
+    return f"{config.get('architecture')}.{cfg.get('tag') if isinstance(cfg, dict) else None}"
 
 
 def _check_tag_is_free(target: _Target, head: str | None, tag: str | None, changes: Mapping[str, str]) -> None:
@@ -208,7 +217,9 @@ def _check_tag_is_free(target: _Target, head: str | None, tag: str | None, chang
         return
     marked = _tags(target).get(tag)
     if marked is not None and (_differ(changes) or marked != head):
-        raise SpdError(f"the tag {tag} of {target.repo} already marks {marked}, which holds other files; use another")
+        raise SpdError(
+            f"the tag {tag} of {target.repo} already marks {shown(marked)}, which holds other files; use another"
+        )
 
 
 def _tags(target: _Target) -> dict[str, str]:
@@ -233,7 +244,8 @@ def _commit(target: _Target, branch: str, head: str, title: str, wanted: Mapping
     may_move = True
     for attempt, wait in enumerate((*transport.WAITS, None)):
         try:
-            return with_xet_fallback(partial(_create_commit, target, branch, head, title, wanted))
+            create = partial(_create_commit, target, branch, head, title, wanted)
+            return commit_id(understood(partial(with_xet_fallback, create)))
         except (TransportError, OSError, RuntimeError) as error:
             failure = cause(error)
         now, changes = _compare(target, branch)

@@ -19,6 +19,8 @@ from spd_weights.release.clone import card_paths, render_card
 from spd_weights.release.export import export_backbone
 from tests.hub.server import HubServer
 
+PNG = b"\x89PNG\r\n\x1a\n, and no picture"
+
 
 @pytest.fixture
 def training() -> dict[str, Any]:

@@ -82,6 +82,7 @@ def test_card_is_rendered_from_its_sources(export: Path, capsys: pytest.CaptureF
         (["verify", "nowhere"], "error: 'nowhere' is not in the catalog"),
         (["publish", "nowhere", "--repo", "a/b"], "error: nowhere is not a folder"),
         (["card", "nowhere"], "error: 'nowhere' is not in the catalog"),
+        (["card", "d/nowhere"], "error: d/nowhere is not a folder; give the export/ folder of a run, or a"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from spd_weights.errors import SpdError, run_command, shown
+from spd_weights.errors import SpdError, reason, run_command, shown
 
 
 def _raise(error: BaseException) -> int:
@@ -39,4 +39,11 @@ def test_closed_pipe_is_no_error() -> None:
 
 def test_shown_is_one_short_printable_line() -> None:
     assert shown("a\nb") == "'a\\nb'"
-    assert len(shown("x" * 1000)) == 98
+    assert len(shown("x" * 1000)) == 100
+    assert shown("x" * 30, 10) == "xxxxxxxxx…"
+
+
+def test_the_reason_is_one_short_printable_line_and_never_empty() -> None:
+    assert reason(ValueError("a\n  b\x1b[31m")) == "'a b\\x1b[31m'"
+    assert reason(KeyError(101)) == "KeyError: 101"
+    assert reason(NotImplementedError()) == "NotImplementedError: "

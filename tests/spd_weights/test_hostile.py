@@ -142,6 +142,7 @@ _LIES: dict[str, Any] = {
     "offsets backwards": _tensor(data_offsets=[100, 0]),
     "two tensors of the same bytes": lambda content: _header(content, _share_bytes),
     "unknown dtype": _tensor(dtype="F31"),
+    "dtype that colours the terminal": _tensor(dtype="\x1b[31m"),
     "another dtype of the same size": _tensor(dtype="I32"),
     "a tensor missing": lambda content: _header(content, lambda header: header.pop("conv1.0.weight")),
 }
@@ -160,6 +161,9 @@ def _saved(change: Any) -> Any:
 
 _LIES |= {
     "whole numbers for weights": _saved(lambda value: (value * 100).to(torch.int8)),
+    "complex numbers": _saved(lambda value: value.to(torch.complex64)),
+    "eight-bit floats": _saved(lambda value: value.to(torch.float8_e5m2)),
+    "a name that colours the terminal": lambda content: save({**load(content), "\x1b[31m": torch.ones(1)}),
     "float64": _saved(lambda value: value.double()),
     "bfloat16": _saved(lambda value: value.bfloat16()),
     "another shape": _saved(lambda value: value[:1].clone()),

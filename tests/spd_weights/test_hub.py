@@ -1,6 +1,7 @@
 import errno
 import hashlib
 import json
+import os
 import urllib.request
 from dataclasses import asdict
 from pathlib import Path
@@ -77,6 +78,24 @@ def test_a_pulled_commit_needs_no_hub(
         pull(repo, revision=commit)
     with pytest.raises(SpdError, match="on a machine with a connection run hf download"):
         pull(repo, revision=commit)
+
+
+def test_a_cache_that_shares_files_between_repositories(
+    hub: HubServer, export: Path, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client keeps what came by Xet in one store under its Xet hash, and links there from the sha256."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "c"))
+    commit = publish(export, repo).commit
+    weights = (pull(repo, revision=commit) / "model.safetensors").resolve()
+    shared = tmp_path / "c" / "blobs" / "ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    weights.rename(shared)
+    weights.symlink_to(os.path.relpath(shared, weights.parent))
+    assert pull(repo, revision=commit).is_dir()
+    shared.write_bytes(shared.read_bytes()[:-1] + b"!")
+    with pytest.raises(SpdError, match=r"model\.safetensors of .* is damaged"):
+        pull(repo, revision=commit)
+    assert pull(repo, revision=commit).is_dir()
 
 
 def test_damage_in_a_read_only_cache_is_reported_as_damage(

@@ -5,17 +5,19 @@ bytes, offline misses, one commit a release, not a number in metadata.
 """
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 from huggingface_hub import HfApi
-from torch import nn
 
 from spd_weights.catalog import find, load_catalog
-from spd_weights.checks import WEIGHTS
-from spd_weights.hub import weights_file
+from spd_weights.checks import WEIGHTS, check_export
+from spd_weights.errors import SpdError
+from spd_weights.hub import verify, weights_file
 from spd_weights.registry import default_cfgs
 from spd_weights.release.export import export_backbone
 from spd_weights.release.publish import publish
@@ -79,9 +81,27 @@ def test_published_config_names_an_architecture_that_everybody_has(export: Path)
     assert config["pretrained_cfg"].keys() <= asdict(timm.get_pretrained_cfg("resnet50")).keys()
 
 
-def test_other_input_channels_keep_their_first_convolution(export: Path, backbone: nn.Module, tmp_path: Path) -> None:
-    grey = timm.create_model("test_resnet", num_classes=0, in_chans=1)
-    training = json.loads((export / "training.json").read_text()) | {"in_chans": 1, "mean": [0.5], "std": [0.2]}
-    folder = export_backbone(grey, tmp_path / "grey", training)
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_input_channels_keep_their_first_convolution(
+    channels: int, tmp_path: Path, training: dict[str, Any]
+) -> None:
+    """timm 1.0.26 adapts a named first layer from 3 channels, whatever it has, and leaves it random if that fails."""
+    model = timm.create_model("test_resnet", num_classes=0, in_chans=channels)
+    facts = {"in_chans": channels, "mean": [0.5] * channels, "std": [0.2] * channels}
+    folder = export_backbone(model, tmp_path / "export", training | facts)
     again = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    assert again.state_dict()["conv1.0.weight"].equal(grey.state_dict()["conv1.0.weight"])
+    assert again.state_dict()["conv1.0.weight"].equal(model.state_dict()["conv1.0.weight"])
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["pretrained_cfg"]["first_conv"] is None) == (channels > 1)
+    if channels > 1:
+        config["pretrained_cfg"]["first_conv"] = "conv1.0"
+        (folder / "config.json").write_text(json.dumps(config))
+        with pytest.raises(SpdError, match="first_conv must be null"):
+            check_export(folder)
+
+
+def test_any_folder_name_is_a_name(export: Path, tmp_path: Path) -> None:
+    """timm 1.0.26 reads `local-dir:` names as addresses, and cuts them at # and ?."""
+    folder = tmp_path / "run #1? é %20 @main" / "export"
+    shutil.copytree(export, folder)
+    assert "features as exported" in verify(str(folder))

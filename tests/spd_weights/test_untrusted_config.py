@@ -7,6 +7,7 @@ of this package catches on the way.
 import copy
 import json
 import pickle
+import resource
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spd_weights.checks import MODEL_ARGS, check_export
+from spd_weights.checks import MODEL_ARGS, SMALL_FILE, check_export
 from spd_weights.errors import SpdError
 from spd_weights.hub import verify
 from tests.spd_weights.conftest import random_backbone
@@ -116,6 +117,59 @@ def test_pretrained_cfg_names_no_other_source(cfg: dict[str, Any], export: Path)
     config["pretrained_cfg"].update(cfg)
     _write(export, config)
     with pytest.raises(SpdError, match=f"pretrained_cfg must not hold {next(iter(cfg))}"):
+        check_export(export)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classifier": "conv1.0"},  # timm drops this layer's weights for every num_classes but 0
+        {"classifier": ["fc", "conv1.0"]},
+        {"classifier": {"fc": 1}},
+        {"first_conv": "layer1.0.conv1"},
+        {"label_offset": 1},
+        {"fixed_input_size": True, "input_size": [3, 2048, 2048]},
+        {"interpolation": "random"},
+        {"interpolation": ["bilinear"]},
+        {"crop_mode": 5},
+        {"crop_pct": 0.01},
+        {"crop_pct": "all"},
+        {"crop_pct": float("nan")},
+    ],
+)
+def test_pretrained_cfg_changes_neither_tensors_nor_images(change: dict[str, Any], export: Path) -> None:
+    config = json.loads((export / "config.json").read_text())
+    config["pretrained_cfg"].update(change)
+    _write(export, config)
+    with pytest.raises(SpdError, match=r"config\.json: pretrained_cfg") as error:
+        check_export(export)
+    assert next(iter(change)) in str(error.value)
+
+
+def test_architecture_is_one_that_plain_timm_has(export: Path) -> None:
+    config = json.loads((export / "config.json").read_text())
+    _write(export, {**config, "architecture": "mobilenetv2_100_spd"})
+    with pytest.raises(SpdError, match="names mobilenetv2_100_spd, which plain timm lacks"):
+        check_export(export)
+
+
+def test_a_small_file_does_not_take_the_memory_of_a_huge_architecture(export: Path) -> None:
+    config = json.loads((export / "config.json").read_text())
+    config["pretrained_cfg"].update(first_conv=None, classifier=None)
+    _write(export, {**config, "architecture": "convnext_xxlarge"})  # 3.4 GB
+    training = json.loads((export / "training.json").read_text())
+    (export / "training.json").write_text(json.dumps({**training, "architecture": "convnext_xxlarge"}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SpdError, match=r"does not fit convnext_xxlarge: \d+ values, not 8\d{8}"):
+        check_export(export)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1e6  # KiB
+
+
+@pytest.mark.parametrize("name", ["config.json", "training.json", "README.md"])
+def test_small_files_are_small(name: str, export: Path) -> None:
+    with open(export / name, "a") as file:
+        file.write(" " * SMALL_FILE)
+    with pytest.raises(SpdError, match=f"{name} is larger than 1048576 bytes"):
         check_export(export)
 
 

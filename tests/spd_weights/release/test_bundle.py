@@ -16,7 +16,7 @@ from spd_weights.release import bundle as bundling
 from spd_weights.release.bundle import bundle
 from spd_weights.release.export import export_backbone
 from tests.conftest import RunPython
-from tests.spd_weights.conftest import cards_that_differ, random_backbone
+from tests.spd_weights.conftest import PNG, cards_that_differ, random_backbone
 
 _NAME = "test_resnet_spd.simsiam_caltech101"
 
@@ -101,9 +101,9 @@ def test_only_what_was_measured_with_the_bundled_file_is_its_result(
 
 
 def test_cards_in_a_clone_are_what_their_sources_render(export: Path, clone: Path) -> None:
-    (export / "preview.png").write_bytes(b"a picture")
+    (export / "preview.png").write_bytes(PNG)
     bundle(export)
-    assert (clone / "model_cards" / _NAME / "preview.png").read_bytes() == b"a picture"
+    assert (clone / "model_cards" / _NAME / "preview.png").read_bytes() == PNG
     assert "](preview.png)" in (clone / "model_cards" / _NAME / "README.md").read_text()
     assert cards_that_differ() == []
     before = _files(clone)

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -111,13 +112,24 @@ def test_pickle_with_code_is_refused_and_not_run(state: _State, tmp_path: Path, 
     assert not (tmp_path / "export").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 50, b"PK\x03\x04" + b"\0" * 40, b"\x80\x02."])
+@pytest.mark.parametrize("content", [b"", b"x" * 50, b"end of the notes", b"PK\x03\x04" + b"\0" * 40, b"\x80\x02."])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_what_is_no_checkpoint_is_one_sentence(content: bytes, suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"bad.{suffix}"
     file.write_bytes(content)
-    with pytest.raises(SpdError, match=r"bad\."):
+    with pytest.raises(SpdError, match=r"bad\.") as error:
         convert(file, "resnet18", tmp_path / "export")
+    assert re.search("[a-z]{4}", str(error.value).rpartition("(")[2])  # not only a number
+
+
+def test_names_in_a_checkpoint_are_printed_as_text(
+    state: _State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({**state, "\x1b[31mhead": torch.ones(1)}, tmp_path / "x.safetensors")
+    assert main(["convert", str(tmp_path / "x.safetensors"), "--arch", "resnet18"]) == 0
+    save_file({"\x1b[31mhead": torch.ones(1)}, tmp_path / "y.safetensors")
+    assert main(["convert", str(tmp_path / "y.safetensors"), "--arch", "resnet18"]) == 2
+    assert "\x1b" not in "".join(capsys.readouterr())
 
 
 def test_another_architecture_is_named(state: _State, tmp_path: Path) -> None:
