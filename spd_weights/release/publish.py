@@ -108,10 +108,7 @@ def publish(
             does not exist, the Hub refuses or cannot be reached, someone else commits at the same moment, or the Hub
             returns other bytes.
     """
-    if repo_id.count("/") != 1:
-        raise SpdError(f"{shown(repo_id)}: not a repository name; write owner/name")
-    with explained(repo_id):
-        validate_repo_id(repo_id)
+    _check_name(repo_id)
     _check_tag(tag)
     config = check_export(directory)
     if "vit" in repo_id.lower() and "vit" not in config["architecture"]:
@@ -134,6 +131,13 @@ def publish(
     url = f"{target.api.endpoint}/{repo_id}/commit/{commit}"
     pinned = row(files, status="released", repo=repo_id, revision=commit, file=WEIGHTS)
     return Published(repo_id, changes, commit, url, pinned, files, tag)
+
+
+def _check_name(repo_id: str) -> None:
+    if repo_id.count("/") != 1:
+        raise SpdError(f"{shown(repo_id)}: not a repository name; write owner/name")
+    with explained(repo_id):
+        validate_repo_id(repo_id)
 
 
 def _check_tag(tag: str | None) -> None:
