@@ -40,7 +40,7 @@ def save_detector(path: Path, detector: Detector, about: dict[str, Any]) -> None
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, beside, metadata={_KEY: json.dumps({"schema": SCHEMA, **about})})
         os.replace(beside, path)
-    except OSError as error:
+    except (OSError, safetensors.SafetensorError) as error:  # the latter on a full disk
         raise SpdError(f"{path}: cannot be written ({error}); choose another --save") from error
     finally:
         beside.unlink(missing_ok=True)

@@ -168,11 +168,11 @@ def _distinct(files: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _check_labels(normal: Sequence[Path], defects: Sequence[Path]) -> None:
+    """Refuse a photograph that is called normal and defective."""
     copied = copies([*normal, *defects]) if defects else {}
-    if both := [file for file in defects if copied.get(file) in normal]:
-        raise SpdError(
-            f"{both[0]}: the same photograph as {copied[both[0]]}, which is among the normal ones; remove one"
-        )
+    for file in defects:
+        if (original := copied.get(file, file)) in normal:
+            raise SpdError(f"{file}: the same photograph as {original}, which is among the normal ones; remove one")
 
 
 def _check_count(count: int, skipped: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from .gallery import write_gallery
 from .inspector import Inspection, Inspector
 from .photographs import find_photographs
 from .scores import Row, ScoreLog, modified, not_written
-from .watch import arrivals, settled
+from .watch import arrivals, check_folders, settled
 
 PICTURES = "pictures"
 
@@ -77,7 +77,7 @@ def predict(
     Raises:
         SpdError: No photograph, a path that does not exist, or as `Inspector` and `ScoreLog`.
     """
-    files = [] if watch else find_photographs(images, out)
+    files = check_folders(images) if watch else find_photographs(images, out)
     inspector = Inspector(detector, weights, threshold)
     scored, seconds = 0, 0.0
     with ScoreLog(out, inspector.run) as log:

@@ -1,13 +1,15 @@
 """Scores on disk, one line per photograph, so that an interruption loses nothing."""
 
 import csv
+import errno
+import io
 import json
 import os
 from pathlib import Path
 from typing import IO, Any
 
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json, write_json
+from spd_weights.files import read_json, write_json, write_text
 
 COLUMNS = ("image", "score", "above", "picture", "error")
 LINES, TABLE, RUN = "scores.jsonl", "scores.csv", "run.json"
@@ -37,7 +39,7 @@ class ScoreLog:
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._resume(run)
-            self._lines = open(out / LINES, "a", encoding="utf-8")  # noqa: SIM115  (closed by __exit__)
+            self._lines = _unbuffered(out / LINES)
             self._table = self._new_table()
         except OSError as error:
             raise not_written(out, error) from error
@@ -75,10 +77,8 @@ class ScoreLog:
             SpdError: It cannot be written.
         """
         try:
-            self._lines.write(json.dumps(row) + "\n")
-            self._lines.flush()
-            csv.DictWriter(self._table, COLUMNS, extrasaction="ignore").writerow(row)
-            self._table.flush()
+            _append(self._lines, json.dumps(row) + "\n")
+            _append(self._table, _csv_line(row))
         except OSError as error:
             raise not_written(self._out, error) from error
         self.rows[row["image"]] = row
@@ -100,15 +100,28 @@ class ScoreLog:
         except (ValueError, KeyError, TypeError) as error:
             raise SpdError(f"{lines}: damaged ({error}); remove it, or choose another --out") from error
 
-    def _new_table(self) -> IO[str]:
+    def _new_table(self) -> IO[bytes]:
         """The table is written anew, so that it agrees with the lines."""
-        beside = self._out / f".{TABLE}.{os.getpid()}"
-        with open(beside, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(self.rows.values())
-        os.replace(beside, self._out / TABLE)
-        return open(self._out / TABLE, "a", newline="", encoding="utf-8")
+        header = _csv_line({name: name for name in COLUMNS})
+        write_text(self._out / TABLE, header + "".join(map(_csv_line, self.rows.values())))
+        return _unbuffered(self._out / TABLE)
+
+
+def _csv_line(row: Row) -> str:
+    line = io.StringIO()
+    csv.DictWriter(line, COLUMNS, extrasaction="ignore", lineterminator="\n").writerow(row)
+    return line.getvalue()
+
+
+def _unbuffered(path: Path) -> IO[bytes]:
+    """Open for appending. On a full disk, a buffer would fail once more when it is closed."""
+    return open(path, "ab", buffering=0)
+
+
+def _append(file: IO[bytes], line: str) -> None:
+    data = line.encode("utf-8")
+    if file.write(data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def modified(image: Path) -> int | None:

@@ -28,13 +28,7 @@ def arrivals(folders: Sequence[Path], ignored: Path, known: Callable[[Path], boo
 
     Yields:
         Groups of photographs, sorted by path; an empty one after each search that finds nothing new.
-
-    Raises:
-        SpdError: A folder does not exist at the beginning.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise SpdError(f"{folder}: not a folder; --watch waits for photographs in a folder")
     before: dict[Path, tuple[int, int]] = {}
     with _stop_signal() as stopped:
         while not stopped():
@@ -48,6 +42,14 @@ def arrivals(folders: Sequence[Path], ignored: Path, known: Callable[[Path], boo
             waited = time.monotonic() + _INTERVAL
             while not stopped() and time.monotonic() < waited:
                 time.sleep(0.05)
+
+
+def check_folders(names: Sequence[Path]) -> list[Path]:
+    """Refuse names that are not folders; returns no photograph, because none has been seen yet."""
+    for name in names:
+        if not name.is_dir():
+            raise SpdError(f"{name}: not a folder; --watch waits for photographs in a folder")
+    return []
 
 
 def settled(file: Path) -> bool:
