@@ -76,8 +76,12 @@ def read_image(path: Path, size: int, resize: str = "square") -> np.ndarray:
     Raises:
         SpdError: The file is missing, truncated or not an image, has 32 bits per channel, or uses only 12 of 16 bits.
     """
-    upright = read_upright(path)
-    return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC, seen_box(upright.size, resize)))
+    return to_square(read_upright(path), size, resize)
+
+
+def to_square(image: Image.Image, size: int, resize: str) -> np.ndarray:
+    """Resize an RGB image as in `read_image`; uint8, shape [size, size, 3]."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, seen_box(image.size, resize)))
 
 
 def read_upright(path: Path) -> Image.Image:

@@ -1,0 +1,253 @@
+"""PatchCore's inference beside anomalib's, per photograph with decoding, in one run.
+
+    pip install "anomalib==2.*" openvino
+    python -m tests.bench.inference --photos DIR --weights W
+
+Both have the same backbone, layers and image size, and the same 10,000 patches of the photographs as bank. Ours is
+torch as in `predict`, with batches of one, and the exported graph in onnxruntime and in OpenVINO. anomalib's is, as
+its documentation shows: TorchInferencer, Engine.predict, its ONNX export in onnxruntime, and OpenVINOInferencer. Its
+score is the plain maximum of distances (`num_neighbors=1`), as ours, which is faster than its default.
+
+Each contender runs in a process of its own, in `--rounds` turns. Prints the lowest median of milliseconds per
+photograph, the process's peak memory, and the correlation of its scores with ours (it resizes differently, and
+OpenVINO ignores that its resize is antialiased). Fails if anomalib's takes less than twice our time in one of the
+runtimes.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+SIZE = 224
+Score = Callable[[Path], float]
+
+
+def main() -> int:
+    """Measure and print; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of photographs")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--bank", type=int, default=10_000, help="patches")
+    parser.add_argument("--limit", type=int, default=30, help="photographs at most")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--contender", nargs=2, metavar=("NAME", "FOLDER"), help="(what each process runs)")
+    args = parser.parse_args()
+    if args.contender:
+        _run(args.contender[0], Path(args.contender[1]), args.threads)
+        return 0
+    photos = sorted(file for file in args.photos.iterdir() if file.is_file())[: args.limit]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "photos").mkdir()
+        for photo in photos:
+            Path(folder, "photos", photo.name).symlink_to(photo.resolve())
+        _prepare(Path(folder), args.weights, args.bank)
+        rounds = [{name: _measured(name, folder) for name in CONTENDERS} for _ in range(args.rounds)]
+    print(f"{len(photos)} photographs, bank of {args.bank} patches, {args.threads} threads, {args.weights}")
+    print(f"{'':28}{'ms':>8}{'peak MiB':>10}{'correlation':>13}")
+    best = {name: min((r[name] for r in rounds), key=lambda found: found["ms"]) for name in CONTENDERS}
+    for name, found in best.items():
+        correlation = np.corrcoef(found["scores"], best["ours, torch"]["scores"])[0, 1]
+        print(f"{name:28}{found['ms']:8.1f}{found['mib']:10.0f}{correlation:13.4f}")
+    ratios = {(ours, theirs): best[theirs]["ms"] / best[ours]["ms"] for ours, theirs in RIVALS}
+    for (ours, theirs), ratio in ratios.items():
+        print(f"{theirs} ÷ {ours}: {ratio:.2f}")
+    return 0 if min(ratios.values()) >= 2 else 1
+
+
+def _measured(name: str, folder: str) -> dict:
+    command = [sys.executable, "-m", "tests.bench.inference", *sys.argv[1:], "--contender", name, folder]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TRUST_REMOTE_CODE": "1"})
+    if done.returncode:
+        raise SystemExit(f"{name}: {done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _run(name: str, folder: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    photos = sorted((folder / "photos").iterdir())
+    if name == ENGINE:
+        found = _engine(folder, photos)
+    else:
+        score = CONTENDERS[name](folder, threads)
+        score(photos[0])
+        scores, seconds = [], []
+        for photo in photos:
+            started = time.perf_counter()
+            scores.append(score(photo))
+            seconds.append(time.perf_counter() - started)
+        found = {"scores": scores, "ms": 1000 * statistics.median(seconds)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(json.dumps({**found, "mib": peak}))
+
+
+def _prepare(folder: Path, weights: str, bank: int) -> None:
+    """Write our detector and its graphs, and anomalib's exports of the same."""
+    from anomalib.models import Patchcore
+    from anomalib.pre_processing import PreProcessor
+    from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+    from eval.detectors.methods import Settings
+    from eval.detectors.saved import load_detector, save_detector
+    from eval.inspection.export import export
+    from eval.inspection.fit import FitOptions, fit
+
+    file = folder / "ours.safetensors"
+    photos = sorted((folder / "photos").iterdir())
+    about = fit(photos, file, FitOptions(weights, "patchcore", Settings(coreset_ratio=0.001))).about
+    detector, extractor, _ = load_detector(file)
+    detector._set_bank(_bank(extractor, detector, photos, bank))
+    save_detector(file, detector, about)
+    for kind in ("onnx", "openvino"):
+        export(file, kind)
+    transform = Compose(
+        [
+            Resize((SIZE, SIZE), antialias=True),
+            Normalize(extractor.mean.flatten().tolist(), extractor.std.flatten().tolist()),
+        ]
+    )
+    layers = extractor.layers_of(detector.reductions)
+    model = Patchcore(weights, layers, num_neighbors=1, pre_processor=PreProcessor(transform), visualizer=False)
+    model.model.memory_bank = detector.bank
+    model.eval()
+    model.to_torch(folder)
+    model.to_onnx(folder)
+    model.to_openvino(folder)
+
+
+@torch.inference_mode()
+def _bank(extractor, detector, photos: Sequence[Path], count: int) -> torch.Tensor:
+    from eval.data.images import batches
+    from eval.detectors.patches import patches_of
+
+    found = [
+        patches_of(extractor.select(extractor(images), detector.reductions)).flatten(0, 2)
+        for images in batches(photos, SIZE, 8, 0)
+    ]
+    patches = torch.cat(found)
+    return patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(0))[:count]]
+
+
+def _ours(folder: Path, threads: int) -> Score:
+    from eval.data.images import read_image
+    from eval.detectors.saved import load_detector
+
+    detector, extractor, _ = load_detector(folder / "ours.safetensors")
+
+    def score(photo: Path) -> float:
+        pixels = torch.from_numpy(read_image(photo, SIZE).transpose(2, 0, 1).copy())[None]
+        return float(detector(extractor(pixels))[0])
+
+    return score
+
+
+def _ours_onnx(folder: Path, threads: int) -> Score:
+    run = _onnxruntime(folder / "ours.onnx", threads)
+    return lambda photo: float(run({"pixels": _square(photo)})["score"][0])
+
+
+def _ours_openvino(folder: Path, threads: int) -> Score:
+    import openvino
+
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(folder / "ours.xml", "CPU", options)
+    return lambda photo: float(compiled(_square(photo))["score"][0])
+
+
+def _square(photo: Path) -> np.ndarray:
+    from eval.data.images import read_image
+
+    return read_image(photo, SIZE)[None]
+
+
+def _onnxruntime(file: Path, threads: int) -> Callable[[dict], dict]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda given: dict(zip(names, session.run(names, given), strict=True))
+
+
+def _theirs(folder: Path, threads: int) -> Score:
+    from anomalib.deploy import TorchInferencer
+
+    inferencer = TorchInferencer(folder / "weights/torch/model.pt", device="cpu")
+
+    @torch.inference_mode()
+    def score(photo: Path) -> float:
+        return float(inferencer.predict(photo).pred_score)
+
+    return score
+
+
+def _theirs_onnx(folder: Path, threads: int) -> Score:
+    from anomalib.data.utils import read_image
+
+    run = _onnxruntime(folder / "weights/onnx/model.onnx", threads)
+    return lambda photo: float(run({"input": read_image(photo, as_tensor=True)[None].numpy()})["pred_score"].squeeze())
+
+
+def _theirs_openvino(file: str) -> Callable[[Path, int], Score]:
+    def load(folder: Path, threads: int) -> Score:
+        from anomalib.deploy import OpenVINOInferencer
+
+        os.chdir(folder)  # it writes a cache there
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        inferencer = OpenVINOInferencer(folder / "weights" / file, "CPU", options)
+        return lambda photo: float(inferencer.predict(photo).pred_score.squeeze())
+
+    return load
+
+
+def _engine(folder: Path, photos: Sequence[Path]) -> dict:
+    """Engine.predict on all photographs at once; the time is the mean, without the first call's."""
+    from anomalib.engine import Engine
+
+    model = torch.load(folder / "weights/torch/model.pt", weights_only=False)["model"]
+    engine = Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=folder / "engine")
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        batches = engine.predict(model=model, data_path=photos[0].parent)
+        seconds.append(time.perf_counter() - started)
+    scores = {
+        Path(path): float(score)
+        for batch in batches
+        for path, score in zip(batch.image_path, batch.pred_score, strict=True)
+    }
+    return {"scores": [scores[photo] for photo in photos], "ms": 1000 * seconds[1] / len(scores)}
+
+
+ENGINE = "anomalib, Engine.predict"
+CONTENDERS: dict[str, Callable[[Path, int], Score] | None] = {
+    "ours, torch": _ours,
+    "ours, onnxruntime": _ours_onnx,
+    "ours, OpenVINO": _ours_openvino,
+    "anomalib, TorchInferencer": _theirs,
+    "anomalib, onnxruntime": _theirs_onnx,
+    "anomalib, OpenVINO": _theirs_openvino("openvino/model.xml"),
+    ENGINE: None,  # scores many photographs in one call
+}
+RIVALS = [
+    ("ours, torch", "anomalib, TorchInferencer"),
+    ("ours, torch", ENGINE),
+    ("ours, onnxruntime", "anomalib, onnxruntime"),
+    ("ours, OpenVINO", "anomalib, OpenVINO"),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
