@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where everything goes")
     parser.add_argument("--pretrain", help="images to adapt to: a folder, or hf:owner/dataset (default: rendered)")
     parser.add_argument("--visa", help="data to evaluate on, in the layout of VisA or MVTec AD (default: rendered)")
-    parser.add_argument("--steps", type=int, help="training steps of 16 images for the adaptation (40)")
+    parser.add_argument("--steps", type=int, help="training steps of 6 images for the adaptation (40)")
     parser.add_argument("--smallest", action="store_true", help="a few images and steps: only to see that it works")
     args = parser.parse_args()
     steps = args.steps or (2 if args.smallest else 40)
@@ -45,8 +45,8 @@ def main() -> int:
 
         adapted = args.out / "adapted"
         run("train", "adapt", "--data.train", scenes, "--model.arch", "mobilenetv2_100", "--model.init", START,
-            "--data.image-size", "64" if args.smallest else "128", "--optim.batch-size", "16", "--optim.epochs", "5",
-            "--optim.max-steps", str(steps), "--out", str(adapted))  # fmt: skip
+            "--data.image-size", "64" if args.smallest else "128", "--optim.steps", str(steps),
+            "--out", str(adapted))  # fmt: skip
         run("eval", "--weights", str(adapted), *evaluate)
         run("eval", "compare", str(evaluation), "--baseline", START)
 

@@ -59,6 +59,8 @@ class OptimConfig:
 
     epochs: int = 100
     """Passes over the data. The learning-rate schedule ends with the last one."""
+    steps: int | None = None
+    """Length of the run and of its learning-rate schedule in steps, instead of --optim.epochs."""
     max_steps: int | None = None
     """Stop after this many steps. Does not change the schedule."""
     batch_size: int = 512
@@ -113,9 +115,10 @@ class SpdConfig:
     loss: Literal["auto", "cosine", "cross_entropy"] = "auto"
     """cosine compares embeddings. cross_entropy trains a binary classifier on the pooled features to tell perturbed
     from unperturbed images. auto follows the paper: cross_entropy for supervised, cosine for the others."""
-    perturbation: Literal["smoothblend", "smoothblend_literal", "cutpaste", "cutpaste_scar"] = "smoothblend"
+    perturbation: Literal["smoothblend", "smoothblend_literal", "cutpaste", "cutpaste_scar", "flaws"] = "smoothblend"
     """How the negative is perturbed. The paper's literal SmoothBlend leaves a dark halo around the patch;
-    smoothblend does not. The patch options below apply to SmoothBlend; CutPaste keeps its paper's values."""
+    smoothblend does not. The patch options below apply to SmoothBlend; CutPaste keeps its paper's values. flaws are
+    spots and scratches of several kinds (ours); only the area and the jitter of the patch apply to them."""
     anchor: Literal["strong", "crop"] = "strong"
     """The anchor: the strong view of the base loss (the paper's x_i), or its crop before all other augmentation,
     which costs one more forward pass."""
@@ -156,6 +159,9 @@ class SpdConfig:
     sizes it is scaled, but never below 0.3 px: a narrower blur changes an edge by less than one grey level."""
     weak_blur_probability: float = 0.3
     """Weak augmentation: probability of blur."""
+    weak_noise: float = 0.0
+    """Weak augmentation: largest standard deviation of the grey noise that is added last, in units of the value range.
+    The paper has none."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def learning_rate(config: OptimConfig, step: int, steps_per_epoch: int) -> float
     peak, warmup = peak_learning_rate(config), config.warmup_epochs * steps_per_epoch
     if step < warmup:
         return peak * (step + 1) / warmup
-    done = (step - warmup) / max(1, config.epochs * steps_per_epoch - warmup)
+    done = (step - warmup) / max(1, (config.steps or config.epochs * steps_per_epoch) - warmup)
     if config.schedule == "cosine":
         return peak * 0.5 * (1 + math.cos(math.pi * done))
     if config.schedule == "step" and config.milestones:

@@ -76,7 +76,8 @@ def begin(config: Config) -> Run:
     if config.compile:
         method.compile()  # in place: torch.compile(method) would rename the tensors in its state_dict
     wrapped, optimizer = accelerator.prepare(method, optimizer)
-    steps = min(config.optim.epochs * schedule.steps_per_epoch, config.optim.max_steps or sys.maxsize)
+    length = config.optim.steps or config.optim.epochs * schedule.steps_per_epoch
+    steps = min(length, config.optim.max_steps or sys.maxsize)
     return Run(
         config, accelerator, images, schedule, steps, expected["mean"], expected["std"],
         method, wrapped, optimizer, start, progress,

@@ -36,7 +36,7 @@ RECIPES = {
     "moco": ("--moco.queue-size", "16", "--moco.dim", "16"),
     "simclr": ("--simclr.projector-dim", "16"),
     "supervised": ("--optim.accumulate", "2"),
-    "adapt": (),
+    "adapt": ("--optim.steps", "None"),
 }
 CASES = [(recipe, weight) for recipe in RECIPES for weight in ("0.1", "0") if (recipe, weight) != ("adapt", "0")]
 

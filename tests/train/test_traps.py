@@ -96,7 +96,7 @@ def test_compiling_renames_nothing(tmp_path: Path):
     assert [*method.state_dict()] == names
 
 
-METHODS = {"moco": ("--moco.queue-size", "16", "--moco.dim", "16"), "adapt": ()}
+METHODS = {"moco": ("--moco.queue-size", "16", "--moco.dim", "16"), "adapt": ("--optim.steps", "None")}
 
 
 _WORKER = """

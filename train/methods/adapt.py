@@ -1,9 +1,14 @@
-"""Adaptation of a pre-trained backbone: dense SPD, kept close to the starting weights. Ours, not the paper's.
+"""Adaptation of a pre-trained backbone: SPD on feature maps, held close to the starting weights. Ours, not the paper's.
 
 The paper pre-trains from scratch and compares pooled embeddings. Starting from good weights is far cheaper but
 has two risks. First, features are forgotten. So the base loss is the distance from the starting features, at
 every position of the maps that detectors read. Second, a change at any position lowers a pooled loss, which blurs
-where a defect is. So SPD compares position by position here.
+where a defect is. So SPD compares single positions here. The loss is
+
+    L = keep_weight · L_keep + η · (episodic · L_episodic + dense · L_dense)
+
+`train.methods.episodes` explains the episodic loss, which is the default, and `dense_spd_loss` the dense one, which
+made the weights of results/adapt_caltech101.
 """
 
 import copy
@@ -17,21 +22,26 @@ from spd_weights.stages import DETECTOR_REDUCTIONS, stage_indices
 
 from ..distributed import channel_variance
 from ..recipes import AdaptConfig
+from .episodes import patches, ranking_loss, scores
 from .rescale import rescaled
 
 _FLOOR = 0.003  # added to distances, in units of the starting features' variance: bounds their logarithm
 _COVERED = 0.1  # a position counts as changed if the patch covers more than this fraction of its cell
+_IMAGES = ("anchor", "negative", "unperturbed", "positive")
+
+Maps = dict[str, list[Tensor]]
+"""The three maps of each view, from the finest to the coarsest."""
 
 
 class AdaptMethod(nn.Module):
-    """SPD at every position of three stages; batch norm keeps the starting statistics."""
+    """SPD on the maps of three stages; batch norm keeps the starting statistics."""
 
     def __init__(self, backbone: nn.Module, config: AdaptConfig, image_size: int) -> None:
         """Add a frozen copy of the backbone to measure distances from.
 
         Args:
             backbone: a timm model with intermediate feature maps.
-            config: weight of the distance, factors of the exported maps.
+            config: weights of the losses, factors of the exported maps.
             image_size: side of the images, in pixels.
 
         Raises:
@@ -42,7 +52,7 @@ class AdaptMethod(nn.Module):
             raise SpdError("the recipe adapt needs an architecture with intermediate feature maps in timm")
         indices = stage_indices(backbone)
         self.stages = sorted({indices[reduction] for reduction in DETECTOR_REDUCTIONS})
-        self.backbone, self.keep_weight, self.scales = backbone, config.keep_weight, config.scales
+        self.backbone, self.config = backbone, config
         self.exported()  # refuses impossible factors before the first step
         self.start = copy.deepcopy(backbone).requires_grad_(False)
         maps = self._maps(backbone.eval(), torch.zeros(1, 3, image_size, image_size))
@@ -63,38 +73,67 @@ class AdaptMethod(nn.Module):
         """Compute the losses of a batch.
 
         Args:
-            views: `anchor`, and with SPD also `negative`, the anchor's weak augmentation (not cropped or flipped)
-                with a patch blended in; each (B, 3, S, S), normalised; and `alpha` (B, 1, S, S) in [0, 1], its place.
+            views: from `train.views.views.ViewMaker`: `anchor` (B, 3, S, S), normalised, and with SPD also the
+                equally large `negative`, `alpha` (B, 1, S, S) and, for episodes, `unperturbed` and `positive`
+                (K · B, 3, S, S).
 
         Returns:
             `loss_base`, keep_weight times the mean squared distance from the starting maps, 0 at first; `features`,
-            the pooled stages (B, F), detached; with SPD also `loss_spd` and `spd_accuracy`, the means of
-            `dense_spd_loss` over the stages.
+            the pooled stages (B, F), detached; with SPD also `loss_spd`, the weighted sum of the episodic and the dense
+            loss, and `spd_accuracy`, that of the episodes if there are any.
         """
         with torch.no_grad():
             starting = self._maps(self.start, views["anchor"])
         variances = [channel_variance(m).sum() for m in starting]
-        images = [views["anchor"], *([views["negative"]] if "negative" in views else [])]
-        maps = [m.chunk(len(images)) for m in self._maps(self.backbone, torch.cat(images))]
-        moved = [distances(now[0], then, v).mean() for now, then, v in zip(maps, starting, variances, strict=True)]
+        names = [name for name in _IMAGES if name in views]
+        together = self._maps(self.backbone, torch.cat([views[name] for name in names]))
+        parts = [m.split([len(views[name]) for name in names]) for m in together]
+        maps: Maps = {name: list(of_view) for name, of_view in zip(names, zip(*parts, strict=True), strict=True)}
+        moved = _distances(maps["anchor"], starting, variances)
         losses = {
-            "loss_base": self.keep_weight * torch.stack(moved).mean(),
-            "features": torch.cat([anchor.detach().mean((2, 3)) for anchor, *_ in maps], 1),
+            "loss_base": self.config.keep_weight * torch.stack([d.mean() for d in moved]).mean(),
+            "features": torch.cat([m.detach().mean((2, 3)) for m in maps["anchor"]], 1),
         }
         if "negative" in views:
-            found = [
-                dense_spd_loss(distances(*pair, v), views["alpha"]) for pair, v in zip(maps, variances, strict=True)
-            ]
-            losses |= {name: torch.stack([of_stage[name] for of_stage in found]).mean() for name in found[0]}
+            losses |= self._spd(maps, variances, views["alpha"])
         return losses
 
     def exported(self) -> nn.Module:
         """The backbone to export: with --adapt.scales a copy with rescaled maps."""
         names = [self.backbone.feature_info[stage]["module"] for stage in self.stages]
-        return rescaled(self.backbone, names, self.scales) if self.scales else self.backbone
+        return rescaled(self.backbone, names, self.config.scales) if self.config.scales else self.backbone
 
     def _maps(self, model: nn.Module, images: Tensor) -> list[Tensor]:
         return model.forward_intermediates(images, indices=self.stages, stop_early=True, intermediates_only=True)
+
+    def _spd(self, maps: Maps, variances: list[Tensor], alpha: Tensor) -> dict[str, Tensor]:
+        """The weighted sum of the losses that have a weight, and the accuracy of the last one."""
+        parts = []
+        if self.config.dense:
+            of_stages = [dense_spd_loss(d, alpha) for d in _distances(maps["anchor"], maps["negative"], variances)]
+            dense = {name: torch.stack([found[name] for found in of_stages]).mean() for name in of_stages[0]}
+            parts.append((self.config.dense, dense))
+        if self.config.episodic:
+            with torch.autocast(alpha.device.type, enabled=False):  # differences of features need full precision
+                parts.append((self.config.episodic, self._episodes(maps, alpha)))
+        loss = torch.stack([weight * found["loss_spd"] for weight, found in parts]).sum()
+        return {"loss_spd": loss, "spd_accuracy": parts[-1][1]["spd_accuracy"]}
+
+    def _episodes(self, maps: Maps, alpha: Tensor) -> dict[str, Tensor]:
+        """The episodic loss. As in PatchCore, patches come from the two coarser maps, scaled as in the export."""
+        factors = (self.config.scales or (1.0,) * len(self.stages))[-2:]
+        read = {
+            name: patches([m.float() * factor for m, factor in zip(of_view[-2:], factors, strict=True)])
+            for name, of_view in maps.items()
+        }
+        images, grid = len(alpha), maps["anchor"][-2].shape[-2:]
+        normal = torch.cat([read["anchor"], *read["positive"].split(images)], 1)
+        unperturbed, perturbed = (scores(read[name], normal).unflatten(1, grid) for name in ("unperturbed", "negative"))
+        return ranking_loss(unperturbed, perturbed, alpha, self.config.temperature)
+
+
+def _distances(some: list[Tensor], others: list[Tensor], variances: list[Tensor]) -> list[Tensor]:
+    return [distances(a, b, variance) for a, b, variance in zip(some, others, variances, strict=True)]
 
 
 def distances(a: Tensor, b: Tensor, variance: Tensor) -> Tensor:

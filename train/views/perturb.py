@@ -25,9 +25,10 @@ from torch import Tensor
 
 from ..config import SpdConfig
 from .augment import JitterDraws, color_jitter_, sample_jitter
+from .flaws import flaws
 from .randomness import between, log_between
 
-UNIFORMS = 20
+UNIFORMS = 48
 """Uniform numbers per sample for any perturbation."""
 
 _SCAR_WIDTH, _SCAR_LENGTH = (2, 16), (10, 25)  # pixels at 256 px
@@ -48,7 +49,7 @@ class PatchDraws(NamedTuple):
 
     @classmethod
     def from_uniforms(cls, u: np.ndarray) -> "PatchDraws":
-        """Name the columns of (B, 20) uniforms."""
+        """Name the columns of (B, 48) uniforms."""
         return cls(*u.T[:4], u[:, 4 : 4 + 2 * _PLACES].reshape(-1, _PLACES, 2), JitterDraws(*u.T[15:20]))
 
 
@@ -65,7 +66,7 @@ class ScarDraws(NamedTuple):
 
     @classmethod
     def from_uniforms(cls, u: np.ndarray) -> "ScarDraws":
-        """Name the columns of (B, 20) uniforms."""
+        """Name the columns of (B, 48) uniforms."""
         return cls(*u.T[:3], u[:, 3:5], u[:, 5:7], JitterDraws(*u.T[15:20]))
 
 
@@ -85,7 +86,7 @@ def perturb(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Te
 
     Args:
         images: (B, 3, S, S) in [0, 1].
-        uniforms: (B, 20) in [0, 1): the only source of randomness.
+        uniforms: (B, 48) in [0, 1): the only source of randomness.
         config: kind, sizes and strengths.
 
     Returns:
@@ -94,6 +95,8 @@ def perturb(images: Tensor, uniforms: np.ndarray, config: SpdConfig) -> tuple[Te
     if config.perturbation == "cutpaste_scar":
         changed, alpha = cutpaste_scar(images, ScarDraws.from_uniforms(uniforms))
         return _force_change(images, changed, alpha), alpha
+    if config.perturbation == "flaws":
+        return flaws(images, uniforms, config)
     draws = PatchDraws.from_uniforms(uniforms)
     return cutpaste(images, draws) if config.perturbation == "cutpaste" else smoothblend(images, draws, config)
 
