@@ -1,5 +1,6 @@
 """Adaptation: SPD on the maps of a given backbone, held close to where it started."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
 from spd_weights.release.export import export_backbone
-from tests.train.helpers import write_photos
+from tests.train.helpers import assert_same_weights, metrics, write_photos
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
 from train.data.loader import Crops
 from train.data.sources import open_images
@@ -147,16 +148,14 @@ def test_only_what_is_read_is_trained_and_statistics_stay():
 
 
 def recipe(photos: Path, out: Path, start: Path, arch: str = ARCH, **changes: object) -> Adapt:
-    return Adapt(
-        data=DataConfig(train=str(photos), image_size=64, workers=0),
-        model=ModelConfig(arch=arch, init=f"local-dir:{start}"),
-        optim=OptimConfig(
+    options = {
+        "data": DataConfig(train=str(photos), image_size=64, workers=0),
+        "model": ModelConfig(arch=arch, init=f"local-dir:{start}"),
+        "optim": OptimConfig(
             epochs=1, steps=3, batch_size=4, optimizer="adamw", lr=1e-3, lr_scaling="none", weight_decay=0.0
         ),
-        log_every=1,
-        out=out,
-        **changes,
-    )
+    }
+    return Adapt(**(options | changes), log_every=1, out=out)
 
 
 def test_outside_the_patch_the_views_differ_by_weak_changes_alone(tmp_path: Path):
@@ -188,11 +187,27 @@ def test_a_run_starts_from_given_weights_and_without_spd_stays_there(tmp_path: P
     assert adapted[norm].mean().item() == pytest.approx(0.5 * given[norm].mean().item(), rel=0.05)
 
 
+def test_a_run_that_was_stopped_is_resumed_to_the_bit(tmp_path: Path):
+    photos = write_photos(tmp_path / "photos", 12)
+    whole, stopped = (
+        recipe(photos, tmp_path / name, tmp_path, model=ModelConfig(arch=ARCH)) for name in ("whole", "stopped")
+    )
+    pretrain(whole)
+    for stop in (1, None):
+        pretrain(dataclasses.replace(stopped, optim=dataclasses.replace(stopped.optim, max_steps=stop)))
+    assert_same_weights(tmp_path / "stopped", tmp_path / "whole")
+    assert [line["spd_accuracy"] for line in metrics(tmp_path / "stopped")][-1:] == [
+        line["spd_accuracy"] for line in metrics(tmp_path / "whole")
+    ][-1:]
+
+
 def test_what_cannot_work_is_refused(tmp_path: Path):
     with pytest.raises(SpdError, match="intermediate feature maps"):
         AdaptMethod(nn.Flatten(), AdaptConfig(), 32)
     with pytest.raises(SpdError, match=r"spd\.weak-crop-area"):
         recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0), adapt=AdaptConfig(dense=0.1))
+    with pytest.raises(SpdError, match=r"optim\.epochs 2 would have no effect beside --optim\.steps 3"):
+        recipe(tmp_path, tmp_path, tmp_path, optim=OptimConfig(epochs=2, steps=3))
     with pytest.raises(SpdError, match=r"adapt\.dense 0 and --adapt\.episodic 0"):
         recipe(tmp_path, tmp_path, tmp_path, adapt=AdaptConfig(episodic=0.0))
     with pytest.raises(SpdError, match=r"spd\.symmetric"):
