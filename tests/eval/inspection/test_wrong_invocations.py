@@ -56,7 +56,10 @@ FIT = [
     ("--normal notes.txt --save p.safetensors", "1 usable normal photographs, but a detector needs at least 10"),
     ("--normal good/000.png --save p.safetensors", "1 usable normal photographs, but"),
     ("--normal same --save p.safetensors", "1 usable normal photographs (same/1.png: a copy of same/0.png"),
-    ("--normal few --save p.safetensors", "9 usable normal photographs (few/10.png: damaged image (image file is truncated)"),
+    (
+        "--normal few --save p.safetensors",
+        "9 usable normal photographs (few/10.png: damaged image (image file is truncated)",
+    ),
     ("--normal good --save detector", "--save detector: the detector's file must be called <name>.safetensors"),
     ("--normal good --save good/000.png", "must be called <name>.safetensors"),
     ("--normal good --save notes.txt/p.safetensors", "cannot be written there"),

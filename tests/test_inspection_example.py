@@ -1,0 +1,26 @@
+"""examples/inspection.py at small size: on VisA's fryum where it is, otherwise on drawn parts."""
+
+import json
+
+import pytest
+
+from examples.inspection import main
+from tests.eval.helpers import SHARED
+
+
+@pytest.mark.parametrize("data", ["drawn", "fryum"])
+def test_example_runs(data, tmp_path, capsys):
+    visa = SHARED / "visa"
+    if data == "fryum" and not (visa / "fryum").is_dir():
+        pytest.skip("VisA's fryum is not here")
+    given = ["--visa", str(visa)] if data == "fryum" else []
+    main([*given, "--out", str(tmp_path), "--photographs", "12", "--image-size", "64"])
+    printed = capsys.readouterr().out
+    assert "of good parts are expected above it" in printed
+    assert "0 false alarms" in printed
+    rows = [json.loads(line) for line in (tmp_path / "scores" / "scores.jsonl").read_text().splitlines()]
+    mean = {kind: [r["score"] for r in rows if kind in r["image"]] for kind in ("Normal", "Anomaly")}
+    assert len(mean["Normal"]) == len(mean["Anomaly"])
+    assert sum(mean["Anomaly"]) > sum(mean["Normal"])
+    assert (tmp_path / "part-tradeoff.svg").is_file()
+    assert (tmp_path / "scores" / "gallery.html").is_file()
