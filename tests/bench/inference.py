@@ -119,14 +119,13 @@ def _prepare(folder: Path, weights: str, bank: int) -> None:
     )
     layers = extractor.layers_of(detector.reductions)
     model = Patchcore(weights, layers, num_neighbors=1, pre_processor=PreProcessor(transform), visualizer=False)
-    model.model.memory_bank = detector.bank
+    model.model.memory_bank = detector.bank.clone()  # tensors made in inference mode cannot be exported
     model.eval()
     model.to_torch(folder)
     model.to_onnx(folder)
     model.to_openvino(folder)
 
 
-@torch.inference_mode()
 def _bank(extractor, detector, photos: Sequence[Path], count: int) -> torch.Tensor:
     from eval.data.images import batches
     from eval.detectors.patches import patches_of

@@ -81,16 +81,17 @@ def fitted(train, ratio=0.2, seed=0, reweighted=False, batch=4, **options):
 
 
 @pytest.mark.parametrize("reweighted", [False, True])
-def test_equals_numpy(reweighted):
+@pytest.mark.parametrize("ratio", [0.016, 0.2, 0.5])  # 10, 128 and 320 patches; 128 are a group of the bank
+def test_equals_numpy(reweighted, ratio):
     rng = np.random.default_rng(1)
     train, test = features(rng, 10), features(rng, 3)
     generator = torch.Generator().manual_seed(7)
     projection = torch.randn(16, PROJECTION, generator=generator).numpy() / np.sqrt(PROJECTION)
     patches = reference_patches(train).reshape(-1, 16)
     start = int(torch.randint(len(patches), (), generator=generator))
-    bank = patches[plain_greedy((patches @ projection).astype(np.float32), round(0.2 * len(patches)), start)]
+    bank = patches[plain_greedy((patches @ projection).astype(np.float32), round(ratio * len(patches)), start)]
 
-    detector = fitted(train, seed=7, reweighted=reweighted)
+    detector = fitted(train, ratio, seed=7, reweighted=reweighted)
     np.testing.assert_allclose(detector.bank, bank, rtol=1e-5, atol=1e-5)
     scores, maps = detector(test)
     for image, score, found in zip(reference_patches(test), scores, maps, strict=True):
