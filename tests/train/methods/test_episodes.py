@@ -73,6 +73,7 @@ def test_ranking_loss_is_that_of_a_naive_loop():
     alpha[2, 0, 5, 5] = 1  # covers too little of its cell
     alpha[3, 0, :8, :8] = 1
     perturbed[3, 0, 0] = 9.0
+    normal[0, 7, 7], perturbed[0, 1, 2] = 8.0, 5.0  # above all normal scores but one
     out = ranking_loss(normal, perturbed, alpha, 0.3)
     loss, accuracy = naive_loss(normal, perturbed, alpha, 0.3)
     assert out["loss_spd"].item() == pytest.approx(loss, rel=1e-6)

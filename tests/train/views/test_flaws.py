@@ -38,6 +38,15 @@ def test_nothing_but_what_alpha_covers_is_changed_visibly():
     assert (change > 0).float().mean() < 0.15
 
 
+def test_alpha_leaves_out_what_nobody_could_see():
+    images = photos(64)
+    flawed, alpha = flaw(images, draws(64), CONFIG)
+    change = (flawed - images).abs().amax(1, keepdim=True)
+    assert change[alpha > 0].min() >= flaws.VISIBLE
+    assert change[alpha == 0].max() < flaws.VISIBLE
+    assert (change[alpha == 0] > 0).any()
+
+
 def test_an_image_gets_the_same_flaws_in_any_batch():
     images, uniforms = photos(8), np.random.default_rng(0).random((8, UNIFORMS))
     together = perturb(images, uniforms, CONFIG)
@@ -76,6 +85,7 @@ def test_every_filling_occurs_and_does_what_its_name_says():
     }
     assert ends[-1] == pytest.approx(1)
     assert torch.equal(made["flat"], made["flat"][:, :, :1, :1].expand_as(images))
+    assert (made["flat"] - images.mean((2, 3), keepdim=True)).abs().amax((1, 2, 3)).min() > 0.05
     shaded = made["shaded"] - images
     inside = (made["shaded"] > 0) & (made["shaded"] < 1)
     for image, change, kept in zip(images, shaded, inside, strict=True):
@@ -88,7 +98,9 @@ def test_every_filling_occurs_and_does_what_its_name_says():
         shifts = [(y, x) for y in range(-6, 7) for x in range(-6, 7) if torch.equal(image.roll((y, x), (1, 2)), moved)]
         assert len(shifts) == 1
         assert min(map(abs, shifts[0])) >= 2
-    assert (made["foreign"] - images).abs().mean() > 0.05
+    plain = dataclasses.replace(CONFIG, patch_jitter=(0.0,) * 4)
+    foreign = flaws._fillings(images, whole, draws(40, filling=0.01, shift=0.25), plain)
+    torch.testing.assert_close(foreign, images.mT.roll((16, 16), (2, 3)))
 
 
 def test_most_flaws_are_neither_invisible_nor_of_one_kind():
