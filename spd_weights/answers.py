@@ -35,7 +35,7 @@ _FILE_NAMES = {
     "X-Linked-Etag": r'(W/)?"?[\w=+-][\w=+.-]{0,199}"?',
     "X-Xet-Hash": r"[0-9a-f]{64}",
 }
-_HOOKS = threading.Lock()
+_MOST_REDIRECTS = 20  # as httpx
 _HOOKS = threading.Lock()
 _Answer = TypeVar("_Answer")
 
@@ -60,9 +60,14 @@ def commit_id(answered: object) -> str:
 
 @contextmanager
 def safe_file_names() -> Iterator[None]:
-    """Refuse every answer in which the Hub names a file that the client must not write."""
+    """Refuse every answer in which the Hub names a file that the client must not write, and redirects without end."""
+    redirects = 0
 
     def check(response: Any) -> None:
+        nonlocal redirects
+        redirects = redirects + 1 if response.is_redirect else 0
+        if redirects > _MOST_REDIRECTS:  # huggingface_hub 1.4 follows those of a HEAD request for ever
+            raise not_a_hub("redirects without end")
         for header, pattern in _FILE_NAMES.items():
             value = response.headers.get(header)
             if value is not None and "X-Repo-Commit" in response.headers and not re.fullmatch(pattern, value, re.ASCII):
