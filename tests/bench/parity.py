@@ -51,9 +51,9 @@ _BOTH = ("padim", "patchcore")
 SETTINGS = {
     "square224": Setting("whole picture, 224 px", _BOTH, 3, Settings(coreset_ratio=0.01)),
     "square256": Setting("whole picture, 256 px", _BOTH, 3, Settings(image_size=256, coreset_ratio=0.01)),
-    "crop224": Setting("shorter side 256 px, crop 224 px", _BOTH, 3, Settings(resize="short-crop", coreset_ratio=0.01)),
+    "crop224": Setting("shorter side 256 px, crop 224 px", _BOTH, 2, Settings(resize="short-crop", coreset_ratio=0.01)),
     "native256": Setting(
-        "256 px, scored at the masks' size", ("padim",), 1, Settings(image_size=256, map_size="native")
+        "256 px, scored at the masks' size", ("padim",), 3, Settings(image_size=256, map_size="native")
     ),
     "channels448": Setting("256 px, all 448 channels", ("padim",), 1, Settings(image_size=256, padim_dims=448)),
     "pooled256": Setting(
