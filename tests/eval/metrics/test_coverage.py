@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eval.metrics.compare import MIN_UNITS, compare, interval
+from eval.metrics.compare import compare, interval
 from tests.eval.rows import row
 
 # Draws with mean zero.
@@ -25,7 +25,7 @@ def test_coverage_of_a_nominal_95_percent_is_93_to_97(categories, kind):
     assert 0.93 <= covered <= 0.97
 
 
-@pytest.mark.parametrize("categories", range(1, MIN_UNITS))
+@pytest.mark.parametrize("categories", range(1, 6))
 def test_too_few_categories_have_no_interval_and_no_verdict(categories):
     rows = [
         row(weights, f"c{i}", 0.5 + 0.1 * (weights == "new") + 0.001 * seed, seed)
