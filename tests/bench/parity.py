@@ -55,16 +55,9 @@ SETTINGS = {
     "native256": Setting(
         "256 px, scored at the masks' size", ("padim",), 3, Settings(image_size=256, map_size="native")
     ),
-    "channels448": Setting("256 px, all 448 channels", ("padim",), 1, Settings(image_size=256, padim_dims=448)),
-    "pooled256": Setting(
-        "256 px, the authors' patches of 1024 numbers",
-        ("patchcore",),
-        1,
-        Settings(image_size=256, coreset_ratio=0.01, patchcore_features="pooled"),
-    ),
 }
 # The setting of ours that is nearest to a source's.
-NEAREST = {("im-iad", "padim"): "square256", ("im-iad", "patchcore"): "pooled256",
+NEAREST = {("im-iad", "padim"): "square256", ("im-iad", "patchcore"): "square256",
            ("aupimo", "padim"): "native256", ("aupimo", "patchcore"): "square256"}  # fmt: skip
 
 

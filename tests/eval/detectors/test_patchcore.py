@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
@@ -39,6 +39,7 @@ def test_coreset_is_the_plain_algorithms(points, dims, count, offset):
 
 
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(1, 3), st.integers(1, 4))
+@settings(deadline=None)
 def test_coreset_of_points_that_coincide(seed, points, dims, values):
     data = np.random.default_rng(seed).integers(0, values, (points, dims)).astype(np.float32)
     count = (points + 1) // 2
