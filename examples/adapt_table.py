@@ -43,6 +43,9 @@ def main() -> int:
             run("eval", "summary", str(args.out / "eval"), "--weights", baseline, "adapt")
     except subprocess.CalledProcessError as failed:
         return fail(failed)
+    except SpdError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

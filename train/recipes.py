@@ -156,7 +156,7 @@ class Adapt(Config):
 
     model: ModelConfig = ModelConfig(init="timm", sync_batch_norm=False)
     optim: OptimConfig = OptimConfig(
-        epochs=1, steps=120, batch_size=6, optimizer="adamw", lr=3e-4, lr_scaling="none", weight_decay=1e-4
+        epochs=1, steps=120, batch_size=6, optimizer="adamw", lr=3e-4, lr_scaling="none", weight_decay=0.0
     )
     augment: AugmentConfig = AugmentConfig(
         crop_area=(0.5, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
