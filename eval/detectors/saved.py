@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from spd_weights.errors import SpdError, program
 
 from ..backbone.features import Extractor
 from ..backbone.tiles import TiledExtractor, tiled
+from .adapted import Adapted
 from .base import Detector
 from .methods import DETECTORS, Settings, build_detectors
 from .one_class import extractor_for
@@ -73,6 +75,9 @@ def load_detector(
         )
     seen = replace(settings, image_size=extractor.image_size)
     (detector,) = build_detectors(about["method"], seen, [about["seed"]], 0)
+    if about.get("adaptation", {}).get("adapt"):
+        layers = extractor.layers_of(detector.reductions)
+        detector = Adapted(detector, [torch.empty(0)] * len(layers))
     try:
         detector.load_state_dict(tensors)
     except (RuntimeError, KeyError) as error:

@@ -39,8 +39,9 @@ def fit_command(argv: list[str]) -> None:
         raise SpdError("--masks are the masks of --defects; name these photographs, too")
     defects = find_photographs(given.defects)
     options = FitOptions(
-        given.weights, given.method, settings_of(given), given.tiles, given.false_alarms, given.seed, given.workers
-    )
+        given.weights, given.method, settings_of(given), given.tiles, given.false_alarms, given.seed, given.workers,
+        given.adapt,
+    )  # fmt: skip
     with bar() as progress:
         fitted = fit(normal, given.save, options, defects=defects, masks=given.masks, progress=progress)
     for line in _summary(fitted, given.save):
@@ -96,6 +97,12 @@ def _fit_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="for photographs much larger than --image-size: see them in N x N overlapping tiles (1)",
     )
+    parser.add_argument(
+        "--adapt",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="adapt features to these parts if synthetic defects are found much better with them; see docs/own_parts.md (no)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the method's random draws (0)")
     parser.add_argument(
         "--workers", type=not_negative, default=1, metavar="N", help="processes that decode photographs (1)"
@@ -131,6 +138,7 @@ def _summary(fitted: Fitted, save: Path) -> list[str]:
     lines += [
         f"{about['method']} fitted on {about['n_train']} photographs in {about['seconds'] / 60:.1f} min"
         + ("" if memory is None else f", peak memory {memory:.0f} MiB"),
+        *filter(None, [about["adaptation"]["note"]]),
         f"threshold {about['threshold_hint']:.6g}: {about['threshold_note']}",
         f"detector: {save} ({size:.1f} MiB)",
     ]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,15 +15,18 @@ from spd_weights.errors import SpdError
 
 from ..backbone.features import Extractor
 from ..backbone.tiles import TiledExtractor, tiled
+from ..detectors.adapted import Adapted
 from ..detectors.base import Detector
 from ..detectors.methods import Settings, build_detectors
 from ..detectors.one_class import extractor_for, not_finite
 from ..detectors.saved import save_detector
 from ..predictions import ReportProgress
+from .adaptation.guard import METHODS, Verdict, decide
+from .adaptation.maps import learn_maps
 from .features import FeatureStore, extract
 from .measure import measure
 from .photographs import copies
-from .threshold import FALSE_ALARMS, HeldOut, Threshold, choose_threshold, fit_on, held_out
+from .threshold import FALSE_ALARMS, Build, HeldOut, Threshold, choose_threshold, fit_on, held_out
 from .tradeoff import TradeOff
 
 DEFAULT_WEIGHTS = "mobilenetv2_100_spd"  # part of the package: needs no network
@@ -44,6 +47,7 @@ class FitOptions:
         false_alarms: Wanted rate of normal photographs above the threshold, in (0, 1).
         seed: Seed of the method's random draws.
         workers: Number of processes that decode photographs.
+        adapt: Whether features may be adapted to the parts; see `eval.inspection.adaptation`.
     """
 
     weights: str = DEFAULT_WEIGHTS
@@ -53,6 +57,7 @@ class FitOptions:
     false_alarms: float = FALSE_ALARMS
     seed: int = 0
     workers: int = 1
+    adapt: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,16 +110,17 @@ def fit(
     store, unreadable = extract(extractor, distinct, options.settings.resize, options.workers, progress)
     skipped += unreadable
     _check_count(store.images, skipped)
-    options = _with_limited_bank(options, store)
+    verdict = _verdict(options, extractor, distinct, progress)
+    plain = _plain(_with_limited_bank(options, store), extractor)
 
-    def build() -> Detector:
-        seen = replace(options.settings, image_size=extractor.image_size)
-        return build_detectors(options.method, seen, [options.seed], store.images)[0]
+    def build(indices: Sequence[int]) -> Detector:
+        return Adapted(plain(indices), learn_maps(store, indices)) if verdict.adapt else plain(indices)
 
     detector, unseen = _learn(build, store, extractor, options.seed, progress)
     threshold = choose_threshold(unseen.scores, options.false_alarms)
     about = _description(options, extractor, threshold, unseen)
     about |= {
+        "adaptation": asdict(verdict),
         "seconds": round(time.perf_counter() - started, 3),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -126,6 +132,26 @@ def fit(
         skipped += unreadable
     save_detector(save, detector, about)
     return Fitted(about, threshold, skipped, trade_off)
+
+
+def _verdict(
+    options: FitOptions, extractor: Extractor | TiledExtractor, files: Sequence[Path], progress: ReportProgress
+) -> Verdict:
+    """Whether features are adapted."""
+    if not options.adapt:
+        return Verdict(False, None, None, None, "")
+    if options.method not in METHODS:
+        return Verdict(
+            False, None, None, None, f"features are not adapted: only those of {' and '.join(METHODS)} can be"
+        )
+    resize, workers = options.settings.resize, options.workers
+    return decide(extractor, files, resize, workers, _plain(options, extractor), options.seed, progress)
+
+
+def _plain(options: FitOptions, extractor: Extractor | TiledExtractor) -> Build:
+    """Build detectors for features as they are."""
+    seen = replace(options.settings, image_size=extractor.image_size)
+    return lambda indices: build_detectors(options.method, seen, [options.seed], len(indices))[0]
 
 
 def _description(
@@ -192,7 +218,7 @@ def _with_limited_bank(options: FitOptions, store: FeatureStore) -> FitOptions:
 
 
 def _learn(
-    build: Callable[[], Detector],
+    build: Build,
     store: FeatureStore,
     extractor: Extractor | TiledExtractor,
     seed: int,
@@ -200,7 +226,7 @@ def _learn(
 ) -> tuple[Detector, HeldOut]:
     """Fit the detector on all photographs, and others on parts of them that score the rest."""
     try:
-        detector = fit_on(build(), store, range(store.images))
+        detector = fit_on(build, store, range(store.images))
         unseen = held_out(build, store, seed, progress)
     except torch.linalg.LinAlgError as error:
         raise not_finite(extractor, "these photographs") from error

@@ -15,8 +15,13 @@ FALSE_ALARMS = 0.01
 FOLDS = 5  # with fewer, a detector sees fewer images and the threshold rises; more take longer
 
 
-def fit_on(detector: Detector, store: FeatureStore, indices: Sequence[int]) -> Detector:
+Build = Callable[[Sequence[int]], Detector]
+"""Returns an unfitted detector for the stored images with the given indices."""
+
+
+def fit_on(build: Build, store: FeatureStore, indices: Sequence[int]) -> Detector:
     """Fit a detector on some of the stored images."""
+    detector = build(indices)
     for features in store.batches(indices):
         detector.update(features)
     detector.fit()
@@ -36,13 +41,11 @@ class HeldOut:
     levels: np.ndarray
 
 
-def held_out(
-    build: Callable[[], Detector], store: FeatureStore, seed: int, progress: ReportProgress = lambda *_: None
-) -> HeldOut:
+def held_out(build: Build, store: FeatureStore, seed: int, progress: ReportProgress = lambda *_: None) -> HeldOut:
     """Score every image by a detector that was fitted on the other folds.
 
     Args:
-        build: Returns an unfitted detector.
+        build: See `Build`. It is given the images of the other folds only.
         store: The features of all training images, at least two.
         seed: Of the random assignment to folds.
         progress: Called after each fold.
@@ -51,7 +54,7 @@ def held_out(
     scores, levels = [], [np.empty(0, np.float32)]
     for index, fold in enumerate(folds):
         others = np.setdiff1d(np.arange(store.images), fold)
-        detector = fit_on(build(), store, others)
+        detector = fit_on(build, store, others)
         for features in store.batches(fold):
             score, maps = detector(features)
             scores.append(score.cpu().numpy())

@@ -54,11 +54,11 @@ def row(name: str, store: FeatureStore, count: int, trained: int, given: argpars
         part.append(features)
     limited = replace(settings, coreset_ratio=min(settings.coreset_ratio, BANK / (count * part.positions)))
 
-    def build():
-        return build_detectors(given.method, limited, [0], count)[0]
+    def build(indices):
+        return build_detectors(given.method, limited, [0], len(indices))[0]
 
     threshold = choose_threshold(held_out(build, part, 0).scores, given.rate)
-    detector = fit_on(build(), part, range(count))
+    detector = fit_on(build, part, range(count))
     others = np.setdiff1d(np.arange(store.images), chosen)
     scores = np.concatenate([detector(features)[0].cpu().numpy() for features in store.batches(others)])
     above, rank = int((scores > threshold.value).sum()), round(threshold.rate * (count + 1))

@@ -36,10 +36,10 @@ def test_unseen_normal_images_raise_as_many_alarms_as_stated(method):
     store = FeatureStore(60)
     store.append(images(rng, 60))
 
-    def build():
+    def build(_indices):
         return build_detectors(method, settings, [0], 60)[0]
 
-    detector = fit_on(build(), store, range(60))
+    detector = fit_on(build, store, range(60))
     chosen = choose_threshold(held_out(build, store, seed=0).scores, 0.2)
     scores, _ = detector(images(rng, 2000))
     assert chosen.rate / 4 < float((scores > chosen.value).float().mean()) < 1.5 * chosen.rate

@@ -1,21 +1,24 @@
 """The maps against an independent implementation, and the decision on features where the right one is known."""
 
 import numpy as np
+import pytest
 import torch
 from scipy.linalg import fractional_matrix_power
 from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
+from sklearn.metrics import roc_auc_score
 
 from eval.detectors.methods import Settings, build_detectors
-from eval.inspection.adapt import BALANCE, MINIMUM, SHRINKAGE, Trial, cross_fitted, decide, learn_maps
+from eval.inspection.adaptation.guard import MINIMUM, Trial, contributions, cross_fitted, decide
+from eval.inspection.adaptation.maps import BALANCE, ENERGY, SHRINKAGE, learn_maps
 from eval.inspection.features import FeatureStore
 
 SIDE = 16
 SETTINGS = Settings(image_size=SIDE, coreset_ratio=0.5)
 
 
-def build(images: int):
-    return build_detectors("patchcore", SETTINGS, [0], images)[0]
+def build(indices):
+    return build_detectors("patchcore", SETTINGS, [0], len(indices))[0]
 
 
 def stored(layers: list[np.ndarray]) -> FeatureStore:
@@ -47,7 +50,7 @@ def areas(channel: int, size: float, nuisance: float = 3.0) -> tuple[float, floa
     layers = good_parts(nuisance=nuisance)
     bad = defective(layers, channel, size)
     trial = Trial(stored(layers), stored(bad), list(range(len(bad[0]))))
-    plain, adapted = np.mean(list(cross_fitted(trial, build, lambda *_: None)), axis=0)
+    plain, adapted = cross_fitted(trial, build, lambda *_: None).mean(axis=0)
     return plain, adapted
 
 
@@ -63,7 +66,7 @@ def test_maps_are_the_formula():
         moment = differences.T @ differences / len(differences)
         shrunk = moment + SHRINKAGE * np.trace(moment) / len(moment) * np.eye(len(moment))
         expected = fractional_matrix_power(shrunk, -0.5)
-        expected *= (BALANCE**-layer / np.square(differences @ expected).sum(1).mean()) ** 0.5
+        expected *= (ENERGY * BALANCE**-layer / np.square(differences @ expected).sum(1).mean()) ** 0.5
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * abs(expected).max())
 
 
@@ -102,3 +105,18 @@ def test_too_few_parts_are_not_even_looked_at(tmp_path):
     assert not verdict.adapt
     assert verdict.plain is None
     assert str(MINIMUM) in verdict.note
+
+
+def test_contributions_average_to_the_area_and_tell_its_error():
+    """Against scikit-learn's area, and the spread of areas over many draws of parts."""
+    rng = np.random.default_rng(0)
+    areas, errors = [], []
+    for _ in range(300):
+        part = rng.normal(size=30)  # what a part and its copies have in common
+        good, bad = part + rng.normal(0, 0.5, 30), np.repeat(part, 2) + 0.8 + rng.normal(0, 0.5, 60)
+        wins = (bad[:, None] > good) + 0.0
+        found = contributions(wins, np.repeat(np.arange(30), 2), np.arange(30))
+        areas.append(roc_auc_score([1] * 60 + [0] * 30, np.concatenate([bad, good])))
+        assert found.mean() == pytest.approx(areas[-1])
+        errors.append(found.std(ddof=1) / 30**0.5)
+    assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.inspection.defects import KINDS, synthetic_defects
+from eval.inspection.adaptation.defects import KINDS, synthetic_defects
 
 
 def photographs(count: int = 14, size: int = 64) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Adapt the features of a frozen backbone to a user's own parts."""
