@@ -101,7 +101,7 @@ def _fit_parser() -> argparse.ArgumentParser:
         "--adapt",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="adapt features to these parts if synthetic defects are found much better with them; see docs/own_parts.md (no)",
+        help="adapt features to these parts if that helps much with synthetic defects; see docs/own_parts.md (no)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the method's random draws (0)")
     parser.add_argument(

@@ -101,6 +101,8 @@ def decide(
         f"features are {'adapted' if better else 'not adapted'}: on good parts that were left out, image AUROC for "
         f"synthetic defects is {100 * adapted:.1f} % with and {100 * plain:.1f} % without"
     )
+    if not better:
+        note += f"; with 95 % confidence, a gain of more than {100 * MARGIN:.0f} points is needed"
     return Verdict(better, float(plain), float(adapted), error, note)
 
 
