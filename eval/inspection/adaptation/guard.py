@@ -18,7 +18,7 @@ from ..threshold import Build, fit_on
 from .defects import KINDS, synthetic_defects
 from .maps import learn_maps
 
-METHODS = ("patchcore", "padim")  # those it was measured with
+METHODS = ("patchcore",)  # those it was measured with
 MINIMUM = 10  # good parts; with fewer, plain features are kept
 LIMIT = 60  # good parts that are used; more take longer and change little
 MARGIN = 0.1  # of AUROC that adapted features must gain, with 95 % confidence
