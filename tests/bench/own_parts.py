@@ -54,10 +54,10 @@ _NOTE = f"""\
 Percent, at {SIZE} px, on at most {TEST_GOOD} good and {TEST_BAD} defective test images. Image AUROC is the mean over
 the seeds in rows.json, pixel AP that of the first. PatchCore's coreset starts at the mean and keeps a tenth of the
 patches, at most {BANK}. *Guarded* is what `fit --adapt` keeps: adapted features only where they find synthetic defects
-on left-out good parts better by a margin. The two numbers of the map were chosen on the starred categories, fryum aside;
+on left-out good parts better by a margin. The two numbers of the map were chosen on the starred categories but fryum;
 the margin of the guard was chosen after all categories had been seen, so no category here confirms the guard. Rows were
-measured in several runs on a busy machine; some rows for 100 and for all good parts are missing, and the guard's numbers
-of some rows are rounded to three digits. Rendered by `python -m tests.bench.own_parts` from rows.json."""
+measured in several runs on a busy machine; some rows for 100 and for all good parts are missing, and in some
+rows the guard's numbers are rounded to three digits. Rendered by `python -m tests.bench.own_parts` from rows.json."""
 
 
 def main() -> None:
