@@ -15,8 +15,7 @@ from spd_weights.errors import SpdError, program
 
 from ..backbone.features import Extractor
 from ..backbone.tiles import TiledExtractor, tiled
-from .adapted import Adapted
-from .base import Detector
+from .base import Adapted, Detector
 from .methods import DETECTORS, Settings, build_detectors
 from .one_class import extractor_for
 

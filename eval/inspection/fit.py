@@ -15,8 +15,7 @@ from spd_weights.errors import SpdError
 
 from ..backbone.features import Extractor
 from ..backbone.tiles import TiledExtractor, tiled
-from ..detectors.adapted import Adapted
-from ..detectors.base import Detector
+from ..detectors.base import Adapted, Detector
 from ..detectors.methods import Settings, build_detectors
 from ..detectors.one_class import extractor_for, not_finite
 from ..detectors.saved import save_detector

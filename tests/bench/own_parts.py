@@ -22,8 +22,7 @@ import torch
 from eval.backbone.features import Extractor
 from eval.data.datasets import Sample, load_categories
 from eval.data.masks import read_masks
-from eval.detectors.adapted import Adapted
-from eval.detectors.base import Detector
+from eval.detectors.base import Adapted, Detector
 from eval.detectors.methods import Settings, build_detectors
 from eval.detectors.one_class import extractor_for
 from eval.inspection.adaptation.guard import decide

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...backbone.features import Extractor
-from ...detectors.adapted import Adapted
-from ...detectors.base import Detector
+from ...detectors.base import Adapted, Detector
 from ...detectors.one_class import not_finite
 from ...predictions import ReportProgress
 from ..features import FeatureStore

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eval.detectors.adapted import Adapted
+from eval.detectors.base import Adapted
 from eval.detectors.methods import DETECTORS, Settings, build_detectors
 
 SETTINGS = Settings(image_size=32, padim_dims=8, coreset_ratio=0.3)
