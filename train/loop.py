@@ -1,5 +1,7 @@
-"""The training loop. `forward_backward` is a step: it makes the views and calls the method's forward."""
+"""The training loop. `parts_of` makes the views of a step, and `forward_backward` calls the method's forward."""
 
+import itertools
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -68,15 +70,21 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
     validation = open_validation(run)
     run.wrapped.train()
     with StepLog(run) as log:
-        for step, batch in enumerate(log.clock.watch(loader), run.start):
-            done = step + 1
-            heart.beat()
+        steps = ((batch, parts_of(batch, make_views)) for batch in log.clock.watch(loader))
+        ahead = next(steps, None)
+        heart.beat()
+        for step in range(run.start, run.steps):
+            done, (batch, parts) = step + 1, ahead
             guard.before_step()
             torch.manual_seed(config.seed + step)  # for dropout and the like, so that resuming has nothing to restore
 
             lr = set_learning_rate(run.optimizer, config.optim, step, run.schedule.steps_per_epoch)
-            out = forward_backward(run, make_views, batch)
-            agreed = agree(run, out["loss"], batch, stop)
+            out = forward_backward(run, parts)
+            wait_for_agreement = agree(run, out["loss"], batch, stop)
+            heart.beat()
+            ahead = next(steps, None)  # a GPU makes the next views while the CPU reads how this step went
+            heart.beat()
+            agreed = wait_for_agreement()
             if guard.accepts(agreed.loss, agreed.gradient_norm):
                 run.optimizer.step()
                 after_step(run.method, out)
@@ -95,30 +103,36 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
                 save_run(run, done)
             if end:
                 raise end
-            heart.beat()
 
 
-def forward_backward(run: Run, make_views: ViewMaker, batch: Batch) -> dict[str, Tensor]:
-    """Compute the batch's gradients.
+def parts_of(batch: Batch, make_views: ViewMaker) -> Iterator[dict[str, Tensor]]:
+    """The views of each of the --optim.accumulate parts of a batch.
+
+    Those of the first part are made now, the others when they are needed, to save memory.
+    """
+    first, *others = batch.split(make_views.config.optim.accumulate)
+    return itertools.chain([make_views(first)], map(make_views, others))
+
+
+def forward_backward(run: Run, parts: Iterator[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Compute a batch's gradients.
 
     Args:
         run: the run; gradients are added to those of its method's parameters.
-        make_views: from crops to views.
-        batch: this process's share of the step, computed in --optim.accumulate parts.
+        parts: the views of each part of this process's share of the step, from `parts_of`.
 
     Returns:
         What the method returned, and `loss`, the sum that was minimised: scalars averaged over the parts, embeddings
         of all parts.
     """
-    accelerator, weight, outputs = run.accelerator, run.config.spd.weight, []
-    parts = batch.split(run.config.optim.accumulate)
-    for part in parts:
-        with nullcontext() if part is parts[-1] else accelerator.no_sync(run.wrapped):
-            out = run.wrapped(make_views(part))
+    accelerator, weight, count, outputs = run.accelerator, run.config.spd.weight, run.config.optim.accumulate, []
+    for number, views in enumerate(parts, 1):
+        with nullcontext() if number == count else accelerator.no_sync(run.wrapped):
+            out = run.wrapped(views)
             loss = out["loss_base"]
             if weight > 0:
                 loss = loss + weight * out["loss_spd"]
-            accelerator.backward(loss / len(parts))
+            accelerator.backward(loss / count)
         outputs.append({name: value.detach() for name, value in (out | {"loss": loss}).items()})
     values = {name: [output[name] for output in outputs] for name in outputs[0]}
     return {name: torch.cat(v) if v[0].ndim else torch.stack(v).mean() for name, v in values.items()}

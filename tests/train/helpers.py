@@ -64,7 +64,7 @@ def recipe_config(recipe: str, photos: Path, out: Path, weight: float, **changes
         optim=dataclasses.replace(own.optim, **optim),
         spd=dataclasses.replace(own.spd, weight=weight),
         log_every=1,
-        **{**SMALL[recipe], **changes},
+        **{**SMALL.get(recipe, {}), **changes},
     )
 
 

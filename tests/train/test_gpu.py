@@ -9,14 +9,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from tests.train.calls import take_step
 from tests.train.helpers import SMALL, assert_same_weights, metrics, recipe_config, write_photos
 from train.backbone import make_backbone
 from train.data.loader import Crops
 from train.data.sources import open_images
 from train.loop import pretrain
 from train.methods import build_method
+from train.monitor.guard import LossGuard
 from train.optim import make_optimizer
-from train.setup import configure_gpu
+from train.setup import begin, configure_gpu
 from train.views.views import ViewMaker
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -65,6 +67,21 @@ def test_saved_and_resumed_to_the_bit(recipe: str, classes: Path, tmp_path: Path
 def test_compiled_steps(recipe: str, classes: Path, tmp_path: Path):
     pretrain(recipe_config(recipe, classes, tmp_path / "run", 0.1, optim={"max_steps": 3}, compile=True))
     assert all(math.isfinite(line["loss"]) for line in metrics(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("recipe", SMALL)
+def test_a_step_makes_the_cpu_wait_only_to_read_how_it_went(recipe: str, classes: Path, tmp_path: Path):
+    run = begin(recipe_config(recipe, classes, tmp_path / "run", 0.1))
+    make_views = ViewMaker(run.config, run.mean, run.std, run.accelerator.device)
+    batch = Crops(run.images, run.config).__getitems__([(0, index) for index in range(8)]).pin_memory()
+    guard = LossGuard(run.method, run.progress)
+    run.wrapped.train()
+    take_step(run, guard, make_views, batch)  # allocates
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        take_step(run, guard, make_views, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

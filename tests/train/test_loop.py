@@ -1,14 +1,17 @@
 """What a step changes: once per step however many parts, and nothing at all if it is skipped."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import train.loop
 from spd_weights.errors import SpdError
-from tests.train.helpers import metrics, recipe_config
+from tests.train.helpers import metrics, recipe_config, small_config
 from train.config import Config
 from train.loop import pretrain
 
@@ -43,3 +46,25 @@ def test_skipped_steps_leave_everything_as_it_was(classes: Path, tmp_path: Path)
         pretrain(config(classes, tmp_path / "one", epochs=20, lr=1e30, max_steps=1))
     before, after = state(tmp_path / "one", 1), state(tmp_path / "run", 11)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_gpu_has_the_next_views_to_make_while_the_cpu_reads_how_a_step_went(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And the weights wait for the answer: a step that blew up must not change them."""
+    happened: list[str] = []
+
+    def recorded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            happened.append(name)
+            return function(*arguments)
+
+        return call
+
+    agree = train.loop.agree
+    monkeypatch.setattr(train.loop, "parts_of", recorded("views", train.loop.parts_of))
+    monkeypatch.setattr(train.loop, "agree", lambda *arguments: recorded("read", agree(*arguments)))
+    monkeypatch.setattr(torch.optim.SGD, "step", recorded("step", torch.optim.SGD.step))
+    pretrain(small_config(photos, tmp_path / "run"))
+    ordered = "views " + 5 * "views read step " + "read step"
+    assert happened == ordered.split()

@@ -71,13 +71,13 @@ def test_accelerate_prepares_neither_loader_nor_scheduler(tmp_path: Path, monkey
 def test_a_step_has_its_own_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Random states are not saved; what draws from the global one in a step does so from the step's own seed."""
     drawn: list[float] = []
-    original = train.loop.ViewMaker.__call__
+    original = train.loop.forward_backward
 
-    def make_views(self, batch):
+    def forward_backward(run, parts):
         drawn.append(torch.rand(()).item())
-        return original(self, batch)
+        return original(run, parts)
 
-    monkeypatch.setattr(train.loop.ViewMaker, "__call__", make_views)
+    monkeypatch.setattr(train.loop, "forward_backward", forward_backward)
     photos = write_photos(tmp_path / "photos", 24)
     pretrain(small_config(photos, tmp_path / "whole"))
     whole, drawn[:] = list(drawn), []

@@ -114,6 +114,7 @@ class MoCoMethod(nn.Module):
     def _dequeue_and_enqueue(self, keys: Tensor) -> None:
         """Replace the oldest keys of the queue by this batch's, of all processes."""
         keys = gather(keys)
-        ptr = int(self.queue_ptr)
-        self.queue[ptr : ptr + len(keys)] = keys.to(self.queue.dtype)
-        self.queue_ptr.fill_((ptr + len(keys)) % len(self.queue))
+        # The position stays on the device: reading it would make the CPU wait for the step.
+        rows = (self.queue_ptr + torch.arange(len(keys), device=keys.device)) % len(self.queue)
+        self.queue.index_copy_(0, rows, keys.to(self.queue.dtype))
+        self.queue_ptr.add_(len(keys)).remainder_(len(self.queue))

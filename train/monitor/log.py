@@ -112,6 +112,7 @@ class StepLog:
         Returns:
             The logged metrics, or None if this step is not logged.
         """
+        self.clock.count_step()
         if not guard.accepted:
             self.message(f"skipped step {done}: loss {agreed.loss:g}, gradient norm {agreed.gradient_norm:g}")
         metrics = None

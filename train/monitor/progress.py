@@ -91,8 +91,11 @@ class Clock:
             except StopIteration:
                 return
             self.waited += time.perf_counter() - before
-            self.steps += 1
             yield batch
+
+    def count_step(self) -> None:
+        """Count a finished step; batches are taken ahead of their steps."""
+        self.steps += 1
 
     def read(self) -> dict[str, float]:
         """`images_per_second` (over all processes) and `data_wait_fraction` since the last call."""

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.transfer import to_device
 from .randomness import between
 
 JITTER_ORDERS = list(itertools.permutations(range(4)))
@@ -61,7 +62,7 @@ def blur_(images: Tensor, sigma: Tensor) -> Tensor:
     chosen = sigma.nonzero()[:, 0]
     if len(chosen):
         matrices = _blur_matrices(sigma[chosen], images.shape[-1], images.device)
-        sharp = images.index_select(0, chosen.to(images.device))
+        sharp = images.index_select(0, to_device(chosen, images.device))
         across = torch.bmm(sharp.flatten(1, 2), matrices.mT).view_as(sharp)
         _put(images, chosen, matrices[:, None] @ across)
     return images
@@ -73,9 +74,9 @@ def _blur_matrices(sigma: Tensor, size: int, device: torch.device) -> Tensor:
     offset = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offset / sigma[:, None].double()) ** 2)  # double: the same whatever the radius
     kernel = kernel * (kernel > 1e-8)  # subnormal numbers would slow a CPU down
-    kernel = (kernel / kernel.sum(1, keepdim=True)).float().to(device)
+    kernel = to_device((kernel / kernel.sum(1, keepdim=True)).float(), device)
     source = (torch.arange(size)[:, None] + offset).abs()
-    source = torch.minimum(source, 2 * (size - 1) - source).to(device)  # a border pixel is not repeated
+    source = to_device(torch.minimum(source, 2 * (size - 1) - source), device)  # a border pixel is not repeated
     matrices = torch.zeros(len(sigma), size, size, device=device)
     count = len(sigma), size, 2 * radius + 1
     return matrices.scatter_add_(2, source.expand(count), kernel[:, None].expand(count))
@@ -102,7 +103,7 @@ def gray(images: Tensor) -> Tensor:
 def grayscale_(images: Tensor, chosen: Tensor) -> Tensor:
     """Replace images by their luma, in place, where `chosen` (bool (B,), on the CPU) is true."""
     which = chosen.nonzero()[:, 0]
-    luma = gray(images.index_select(0, which.to(images.device)))
+    luma = gray(images.index_select(0, to_device(which, images.device)))
     return _put(images, which, luma.expand(-1, 3, -1, -1))
 
 
@@ -164,8 +165,8 @@ def color_jitter_(images: Tensor, factors: Tensor, order: np.ndarray, weight: Te
         place[rows[before]] = np.arange(len(changed))
         places[after] = place[rows[after]]
     values = np.concatenate([factors.numpy()[:, :3], _rotations(factors.numpy()[:, 3])], 1)[rows]
-    values, sources = torch.from_numpy(values).to(images.device), torch.from_numpy(places).to(images.device)
-    weights = [None] * 4 if weight is None else weight[torch.from_numpy(rows).to(images.device)]
+    values, sources = (to_device(torch.from_numpy(numbers), images.device) for numbers in (values, places))
+    weights = [None] * 4 if weight is None else weight[to_device(torch.from_numpy(rows), images.device)]
     jittered = images
     for position in range(4):
         jittered = jittered.index_select(0, sources[position])

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import SpdConfig
+from ..data.transfer import to_device
 from .augment import JitterDraws, color_jitter_, sample_jitter
 from .flaws import flaws
 from .randomness import between, log_between
@@ -151,13 +152,14 @@ def cutpaste_scar(images: Tensor, draws: ScarDraws) -> tuple[Tensor, Tensor]:
     """
     size, device = images.shape[-1], images.device
     half_width, half_length = (
-        (between(torch.from_numpy(u).float(), *limits) * size / 512).clamp(min=smallest).to(device)
+        to_device((between(torch.from_numpy(u).float(), *limits) * size / 512).clamp(min=smallest), device)
         for u, limits, smallest in ((draws.width, _SCAR_WIDTH, 0.5), (draws.length, _SCAR_LENGTH, 1.5))
     )
-    angle = ((torch.from_numpy(draws.angle).float() - 0.5) * math.pi / 2).to(device)
+    angle = to_device((torch.from_numpy(draws.angle).float() - 0.5) * math.pi / 2, device)
     reach = torch.hypot(half_width, half_length)[:, None]  # distance from the edge that fits the strip at any angle
     source, target = (
-        reach + torch.from_numpy(u).float().to(device) * (size - 2 * reach) for u in (draws.source, draws.target)
+        reach + to_device(torch.from_numpy(u).float(), device) * (size - 2 * reach)
+        for u in (draws.source, draws.target)
     )
 
     pixel = torch.arange(size, device=device) + 0.5
@@ -189,8 +191,8 @@ def _paste(
     size, device = images.shape[-1], images.device
     margin = (3 * sigma).ceil().long()  # beyond it alpha is below 1/512
     window = min(size, int((torch.maximum(boxes.height, boxes.width) + 2 * margin).max()))
-    boxes = Boxes(*(value.to(device) for value in boxes))
-    margin, sigma = margin.to(device), sigma.to(device)
+    boxes = Boxes(*to_device(torch.stack(boxes), device))
+    margin, sigma = to_device(margin, device), to_device(sigma, device)
     pixel = torch.arange(window, device=device)
     rows, columns = ((start - margin).clamp(0, size - window)[:, None] + pixel for start in (boxes.y, boxes.x))
     source_rows = (rows + (boxes.source_y - boxes.y)[:, None]).clamp(0, size - 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..config import Config, Jitter, Range
 from ..data.loader import Batch
+from ..data.transfer import to_device
 from ..recipes import Adapt
 from . import augment, perturb
 from .augment import JitterDraws
@@ -184,7 +185,8 @@ class ViewMaker:
         height, width = (np.minimum(1, np.sqrt(area * ratio)) * size for ratio in (1 / aspect, aspect))
         boxes = np.stack([draws.top * (size - height), draws.left * (size - width), height, width], 1)
         flipped = torch.from_numpy(draws.flipped < config.weak_flip_probability)
-        images = augment.crop(images, torch.from_numpy(boxes).float().to(self.device), flipped.to(self.device))
+        where = to_device(torch.from_numpy(boxes).float(), self.device)
+        images = augment.crop(images, where, to_device(flipped, self.device))
         sigma = _blur_range(config.weak_blur_sigma, size, MINIMUM_WEAK_SIGMA)
         _blur_(images, draws.blur_sigma, draws.blurred < config.weak_blur_probability, sigma)
         return _jitter_(images, draws.jitter, draws.jittered < config.weak_jitter_probability, config.weak_jitter)

@@ -19,8 +19,8 @@ from train.views.views import StrongDraws, ViewMaker, WeakDraws
 PINNED = json.loads(Path(__file__).with_name("pinned_views.json").read_text())
 
 
-def make_config(recipe: str, size: int) -> Config:
-    return RECIPES[recipe](data=DataConfig(train="unused", image_size=size), out=Path("unused"), seed=5)
+def make_config(recipe: str, size: int, **changes: object) -> Config:
+    return RECIPES[recipe](data=DataConfig(train="unused", image_size=size), out=Path("unused"), seed=5, **changes)
 
 
 def make_batch(config: Config, count: int) -> Batch:
