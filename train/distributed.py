@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather
 
 
@@ -56,6 +56,14 @@ def channel_variance(maps: Tensor) -> Tensor:
     mean, square = moments / processes()
     count = processes() * maps.numel() // maps.shape[1]
     return (square - mean.square()).clamp(min=0) * count / (count - 1)
+
+
+@torch.no_grad()
+def copy_buffers_from_first(module: nn.Module) -> None:
+    """Give every process the buffers (batch statistics) of the first."""
+    if processes() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def share(value: Any, device: torch.device, source: int = 0) -> Any:

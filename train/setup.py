@@ -62,8 +62,7 @@ def begin(config: Config) -> Run:
         configure_gpu(config)
     else:
         keep_freed_memory()
-    if config.model.sync_batch_norm and on_gpu and accelerator.num_processes > 1:
-        method = synchronise_batch_norm(method)
+    method = synchronise_batch_norm(method, config, accelerator.device, accelerator.num_processes)
     optimizer = make_optimizer(method, config.optim, fused=on_gpu)
 
     if accelerator.is_main_process:
@@ -84,12 +83,15 @@ def begin(config: Config) -> Run:
     )  # fmt: skip
 
 
-def synchronise_batch_norm(method: nn.Module) -> nn.Module:
-    """Replace batch norm by SyncBN, which computes statistics over all processes. It cannot run on a CPU.
+def synchronise_batch_norm(method: nn.Module, config: Config, device: torch.device, processes: int) -> nn.Module:
+    """Replace batch norm by SyncBN, whose statistics cover all processes, if the recipe asks for it.
 
-    timm's conversion, because torch's drops the activation of timm's fused norm layers.
+    Only with several GPUs: SyncBN cannot run on a CPU. The conversion is timm's, because torch's drops the activation
+    of timm's fused norm layers.
     """
-    return timm.layers.convert_sync_batchnorm(method)
+    if config.model.sync_batch_norm and device.type == "cuda" and processes > 1:
+        return timm.layers.convert_sync_batchnorm(method)
+    return method
 
 
 def _make_accelerator(config: Config) -> Accelerator:

@@ -1,14 +1,20 @@
 """What `begin` does to the process and the model."""
 
+import dataclasses
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import nn
 
+from tests.train.helpers import ROOT
+from train.config import DataConfig
+from train.recipes import RECIPES, SimSiam
 from train.setup import synchronise_batch_norm
 
 FAULTS = """
@@ -52,6 +58,34 @@ def test_synchronising_batch_norm_changes_no_output(arch: str):
     images = torch.randn(2, 3, 64, 64)
     expected = model.eval()(images)
     norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-    converted = synchronise_batch_norm(model).eval()
+    config = SimSiam(data=DataConfig(train="photos"), out=Path("out"))
+    converted = synchronise_batch_norm(model, config, torch.device("cuda"), 2).eval()
     assert sum(isinstance(m, nn.SyncBatchNorm) for m in converted.modules()) == norms
     assert torch.equal(converted(images), expected)
+
+
+def norms(recipe: str, device: str, processes: int, **changes: object) -> int:
+    """The number of synchronised batch norms that a recipe trains with."""
+    own = RECIPES[recipe](data=DataConfig(train="photos"), out=Path("out"))
+    config = dataclasses.replace(own, model=dataclasses.replace(own.model, **changes))
+    model = timm.create_model("test_resnet", num_classes=0)
+    converted = synchronise_batch_norm(model, config, torch.device(device), processes)
+    return sum(isinstance(module, nn.SyncBatchNorm) for module in converted.modules())
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_only_simsiam_and_simclr_synchronise_batch_norm_and_only_over_several_gpus(recipe: str):
+    synchronised = recipe in ("simsiam", "simclr")
+    assert (norms(recipe, "cuda", 2) > 0) == synchronised
+    assert (norms(recipe, "cuda", 2, sync_batch_norm=not synchronised) > 0) != synchronised
+    assert norms(recipe, "cuda", 1, sync_batch_norm=True) == 0
+    assert norms(recipe, "cpu", 2, sync_batch_norm=True) == 0
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_openmp_threads_sleep_while_they_wait_unless_the_user_says_otherwise(own: str | None, expected: str):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
+    code = "import os, sys, train; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.stdout.split() == [expected, "False"]  # torch, once loaded, no longer looks

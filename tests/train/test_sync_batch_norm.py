@@ -21,8 +21,9 @@ torch.nn.SyncBatchNorm.forward = torch.nn.BatchNorm2d.forward
 torch.nn.parallel.DistributedDataParallel._passing_sync_batchnorm_handle = lambda self, module: None
 build = train.setup.build_method
 
-def converted(*arguments):
-    method = train.setup.synchronise_batch_norm(build(*arguments))
+def converted(config, *arguments):
+    method = build(config, *arguments)
+    method = train.setup.synchronise_batch_norm(method, config, torch.device("cuda"), 2)
     assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in method.modules()) > 50
     return method
 

@@ -97,6 +97,8 @@ def open_shared(source: str, labelled: bool, split: str, kept: Path, device: tor
     Raises:
         SpdError: as `open_images`, on every process.
     """
+    if processes() == 1:
+        return open_images(source, labelled, split, kept)
     table, found = None, {}
     if rank() == 0:
         try:
@@ -104,8 +106,7 @@ def open_shared(source: str, labelled: bool, split: str, kept: Path, device: tor
             found = {"layout": None if isinstance(table, datasets.Dataset) else dataclasses.asdict(table.layout)}
         except SpdError as error:
             found = {"error": str(error)}
-    if processes() > 1:
-        found = share(found, device)
+    found = share(found, device)
     if "error" in found:
         raise SpdError(found["error"])
     if table is not None:

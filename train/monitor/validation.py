@@ -13,7 +13,8 @@ from spd_weights.images import normalized
 
 from ..config import Config
 from ..data.decode import Box, decode
-from ..data.sources import Table, open_shared
+from ..data.sources import Table, keep_layout, open_shared
+from ..distributed import copy_buffers_from_first
 from ..recipes import Supervised
 from ..run import Run
 from ..run_folder import layout_file
@@ -44,14 +45,22 @@ def open_validation(run: Run) -> Validation:
             raise SpdError(f"--probe.anomaly: timm gives no intermediate feature maps of {config.model.arch}")
     if config.data.val is None:
         return Validation(None, None)
-    device = run.accelerator.device
-    images, bank = open_shared(config.data.val, True, "val", layout_file(config, "val"), device), None
+    images, bank = _open_kept(run, config.data.val, "val", "val"), None
     if isinstance(config, Supervised):
         _refuse_other_classes(config, images, "--data.train", run.images)
     elif config.probe.knn_bank:
-        bank = open_shared(config.probe.knn_bank, True, "train", layout_file(config, "knn_bank"), device)
+        bank = _open_kept(run, config.probe.knn_bank, "train", "knn_bank")
         _refuse_other_classes(config, images, "--probe.knn-bank", bank)
     return Validation(images, bank)
+
+
+def _open_kept(run: Run, source: str, split: str, name: str) -> Table:
+    """Open labelled images, and keep their listing in the run's folder for later launches."""
+    kept = layout_file(run.config, name)
+    table = open_shared(source, True, split, kept, run.accelerator.device)
+    if run.accelerator.is_main_process:
+        keep_layout(table, source, True, split, kept)
+    return table
 
 
 def _refuse_other_classes(config: Config, images: Table, option: str, others: Table) -> None:
@@ -101,6 +110,9 @@ def probe_due(run: Run, done: int) -> bool:
 def validate(run: Run, validation: Validation, done: int, log: StepLog) -> None:
     """Measure in evaluation mode, without any effect on the run, and log it; call it on every process.
 
+    All processes use the first one's batch statistics, as PyTorch's ImageNet example does. They differ if batch norm
+    is not synchronised, and the first one's are those that get saved and exported.
+
     Args:
         run: the run.
         validation: from `open_validation`.
@@ -110,6 +122,7 @@ def validate(run: Run, validation: Validation, done: int, log: StepLog) -> None:
     """
     training = {module: module.training for module in run.method.modules()}
     run.method.eval()
+    copy_buffers_from_first(run.method.backbone)
     try:
         measured = _measure(run, validation)
     finally:
