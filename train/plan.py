@@ -1,6 +1,7 @@
 """`--plan`: estimate what a run takes from a few of its steps on the machines that it is launched on."""
 
 import dataclasses
+import math
 import os
 import resource
 import tempfile
@@ -13,7 +14,7 @@ from torch import nn
 
 from .config import Config
 from .data.loader import Crops, Schedule, make_loader
-from .loop import forward_backward
+from .loop import forward_backward, parts_of
 from .recipes import recipe_name
 from .run import Run
 from .setup import begin
@@ -40,6 +41,8 @@ def plan(config: Config) -> str:
         seconds, waited, passes = _measure(run)
         decoded = images_per_core_second(Crops(run.images, config), run.schedule)
     images = config.optim.batch_size / seconds
+    wanted = run.schedule.share / (seconds * (1 - waited))
+    processes, cores = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), len(os.sched_getaffinity(0))
     parameters = sum(p.numel() for p in run.method.backbone.parameters())
     trained = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
     on_gpu = run.accelerator.device.type == "cuda"
@@ -66,7 +69,7 @@ def plan(config: Config) -> str:
         "passes": f"{passes:.3g} encoder passes per image",
         "memory": f"peak {peak}; a checkpoint takes {saved / 2**20:.0f} MiB",
         "measured": f"{images:,.1f} images/s, {seconds:.3g} s per step, {100 * waited:.0f} % of it waiting for data",
-        "data": _data_row(run, decoded, run.schedule.share / (seconds * (1 - waited))),
+        **data_rows(decoded, wanted, config.data.workers, processes, cores),
         "estimate": f"{run.steps * seconds / 3600:,.2f} h in total",
     }
     return "\n".join(f"{name:<11} {value}" for name, value in rows.items())
@@ -81,15 +84,32 @@ def images_per_core_second(crops: Crops, schedule: Schedule) -> float:
     return len(keys) / (time.process_time() - started)
 
 
-def _data_row(run: Run, decoded: float, needed: float) -> str:
-    """What the cores can feed beside what the steps need: both in images/s of one process."""
-    cores = len(os.sched_getaffinity(0)) / int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    workers = min(max(1, run.config.data.workers), cores)
-    return (
-        f"{decoded:,.0f} images/s decoded per core; a process needs {needed:,.0f}, the work of "
-        f"{needed / decoded:.2f} cores; its {run.config.data.workers} workers on {cores:g} cores "
-        f"feed {workers * decoded:,.0f}"
-    )
+def data_rows(decoded: float, wanted: float, workers: int, processes: int, cores: int) -> dict[str, str]:
+    """Compare what a machine decodes with what its processes take.
+
+    Args:
+        decoded: images/s that one core decodes.
+        wanted: images/s that one process takes if it never waits for data.
+        workers: data workers of one process.
+        processes: processes on this machine.
+        cores: cores of this machine.
+
+    Returns:
+        Rows for the table.
+    """
+    fed = decoded * min(max(1, workers) * processes, cores)
+    needed = wanted / decoded  # cores per process
+    if wanted * processes <= fed:
+        verdict = "enough"
+    elif needed * processes <= cores:
+        verdict = f"too little: set --data.workers {math.ceil(needed)}"
+    else:
+        verdict = "too little, with all cores as well: store the images as pixels (python -m train.data.predecode)"
+    return {
+        "decoding": f"{decoded:,.0f} images/s per core, {cores * decoded:,.0f} on the {cores} cores of this machine",
+        "data": f"its {processes} process(es) take {wanted * processes:,.0f} images/s, the work of "
+        f"{needed * processes:.2f} cores; their data workers feed {fed:,.0f}: {verdict}",
+    }
 
 
 def _measure(run: Run) -> tuple[float, float, float]:
@@ -119,7 +139,7 @@ def _measure(run: Run) -> tuple[float, float, float]:
         previous = time.perf_counter()
         batch = next(loader)
         waited += time.perf_counter() - previous
-        forward_backward(run, make_views, batch)
+        forward_backward(run, parts_of(batch, make_views))
         run.optimizer.step()
         run.optimizer.zero_grad()
     if accelerator.device.type == "cuda":

@@ -1,10 +1,10 @@
-"""Reading shards against reading files: images/s per core, and how much an epoch reads.
+"""Images/s per core from files, from shards and from images stored as pixels, and how much an epoch reads of shards.
 
     python -m tests.bench.shards
 
-Synthetic photographs of ImageNet's usual size (500 × 375 px) are decoded and cropped to two views of 224 px, from a
-folder and from parquet with row groups of 100. Then the row groups that four workers in each of two processes read
-are counted.
+Synthetic photographs of ImageNet's usual size (500 × 375 px) are decoded and cropped to two views of 224 px: from a
+folder, from parquet with row groups of 100, and from what `train.data.predecode` makes of the folder. Then the row
+groups that four workers in each of two processes read are counted.
 """
 
 import io
@@ -15,11 +15,13 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 
 from tests.train.helpers import small_config
 from train.config import DataConfig
-from train.data.loader import Crops, Schedule
+from train.data.loader import Crops, Schedule, make_schedule
+from train.data.predecode import Predecode, store
 from train.data.sources import open_images
 
 IMAGES, BATCH = 800, 16
@@ -47,20 +49,15 @@ def write(folder: Path) -> tuple[Path, Path]:
 
 
 def images_per_second(source: Path) -> float:
-    """Throughput of this process without workers, over an epoch after the first two batches."""
+    """Images per second of CPU time of this process, over an epoch after the first two batches."""
     config = small_config(source, source, data=DataConfig(train=str(source), image_size=224))
     table = open_images(str(source))
-    schedule = (
-        Schedule(table.counts, BATCH, 0, strands=table.strands(BATCH))
-        if hasattr(table, "counts")
-        else Schedule(IMAGES, BATCH, 0)
-    )
-    crops, begun = Crops(table, config), 0.0
+    schedule, crops, begun = make_schedule(table, BATCH, 0), Crops(table, config), 0.0
     for step, keys in enumerate(schedule.batches(0, schedule.steps_per_epoch)):
         if step == 2:
-            begun = time.perf_counter()
+            begun = time.process_time()
         crops.__getitems__(keys)
-    return (schedule.steps_per_epoch - 2) * BATCH / (time.perf_counter() - begun)
+    return (schedule.steps_per_epoch - 2) * BATCH / (time.process_time() - begun)
 
 
 def groups_read(source: Path, processes: int = 2, workers: int = 4) -> float:
@@ -76,13 +73,16 @@ def groups_read(source: Path, processes: int = 2, workers: int = 4) -> float:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         files, shards = write(Path(folder))
-        size = sum(path.stat().st_size for path in files.iterdir()) / IMAGES
-        rates = [images_per_second(source) for source in (files, shards, files, shards)]
-        a, b = max(rates[::2]), max(rates[1::2])
-        print(f"images of {size / 1000:.0f} kB, one core: {a:.0f} images/s from files, {b:.0f} from shards")
-        print(f"ratio {b / a:.2f}")
+        pixels = Path(folder) / "pixels"
+        store(Predecode(str(files), pixels, per_tar=100))
+        sources = {"files": files, "parquet": shards, "pixels": pixels}
+        rates = {name: max(images_per_second(source) for _ in range(2)) for name, source in sources.items()}
+        for name, rate in rates.items():
+            size = sum(path.stat().st_size for path in sources[name].iterdir()) / IMAGES
+            print(f"{name}: {rate:.0f} images/s per core ({rate / rates['files']:.2f}), {size / 1000:.0f} kB per image")
         print(f"8 workers read each of the {IMAGES // 100} row groups {groups_read(shards):.1f} times per epoch")
 
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
 _TRIES = 10  # as torchvision's RandomResizedCrop
+_PPM = re.compile(rb"P6\n(\d+) (\d+)\n255\n")
 
 
 class CropDraws(NamedTuple):
@@ -39,7 +41,8 @@ class CropDraws(NamedTuple):
 def decode(item: dict[str, Any], boxes: Callable[[int, int], list[Box]], out: Tensor) -> None:
     """Decode an image once and cut boxes out of it, each resized bilinearly with antialiasing.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that still has every pixel that the crops need.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that still has every pixel that the crops need. A PPM file
+    (`train.data.predecode`) needs no decoding.
 
     Args:
         item: {"bytes", "path"} of an encoded image.
@@ -50,6 +53,9 @@ def decode(item: dict[str, Any], boxes: Callable[[int, int], list[Box]], out: Te
         Exception: whatever Pillow raises if the file is not an image, or not a whole one.
     """
     data = item["bytes"] if item["bytes"] is not None else Path(item["path"]).read_bytes()
+    if (stored := _ppm(data)) is not None:
+        _cut(stored, boxes(stored.shape[1], stored.shape[0]), 1, out)
+        return
     try:
         height, width, colorspace, _ = decode_jpeg_header(data)
         chosen = boxes(width, height)
@@ -62,6 +68,20 @@ def decode(item: dict[str, Any], boxes: Callable[[int, int], list[Box]], out: Te
         with Image.open(io.BytesIO(data)) as image:
             chosen = boxes(*image.size)
             pixels = np.array(image.convert("RGB"))
+    _cut(pixels, chosen, reduction, out)
+
+
+def _ppm(data: bytes) -> np.ndarray | None:
+    """The pixels (H, W, 3) of a PPM file as Pillow writes it; None for any other file."""
+    header = _PPM.match(data)
+    if header is None or len(data) != header.end() + 3 * int(header[1]) * int(header[2]):
+        return None
+    pixels = np.frombuffer(data, np.uint8, offset=header.end())
+    return pixels.reshape(int(header[2]), int(header[1]), 3).copy()  # torch wants arrays that can be written
+
+
+def _cut(pixels: np.ndarray, chosen: list[Box], reduction: int, out: Tensor) -> None:
+    """Fill `out` with boxes of an image that was decoded at 1 / reduction of its size."""
     whole = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     for crop, box in zip(out, chosen, strict=True):
         left, top, right, bottom = (round(edge / reduction) for edge in box)
