@@ -76,12 +76,12 @@ def json_text(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{_unique()}")
+    staging = path.with_name(f".{path.name}.{_unique()}")
     try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
+        staging.write_text(text, encoding="utf-8")
+        os.replace(staging, path)
     finally:
-        beside.unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
     # "runs/.." and "." have no last part from which a sibling's name could be made; a link stays, its folder changes.
     directory = Path(os.path.realpath(directory))
     token = _unique()
-    beside = directory.with_name(f".{directory.name}.new-{token}")
+    staging = directory.with_name(f".{directory.name}.new-{token}")
     former = directory.with_name(f".{directory.name}.old-{token}")
     try:
         if os.path.exists(directory):
@@ -106,15 +106,15 @@ def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
                 raise SpdError(f"{directory} is a file; name a folder")
             if strangers := sorted(entry.name for entry in directory.iterdir() if entry.name not in known):
                 raise SpdError(f"{directory} holds other files ({', '.join(strangers[:3])}); name another")
-        beside.mkdir(parents=True)
-        yield beside
-        _swap(beside, directory, former)
+        staging.mkdir(parents=True)
+        yield staging
+        _swap(staging, directory, former)
     except OSError as error:
         if os.path.exists(former) and not os.path.exists(directory):
             os.rename(former, directory)
         raise SpdError(f"{directory} cannot be written: {error}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
 
 
@@ -123,13 +123,13 @@ def _unique() -> str:
     return secrets.token_hex(4)
 
 
-def _swap(beside: Path, directory: Path, former: Path) -> None:
-    """Move `beside` to `directory`, and what is there to `former`."""
+def _swap(staging: Path, directory: Path, former: Path) -> None:
+    """Move `staging` to `directory`, and what is there to `former`."""
     for attempts_left in range(9, -1, -1):
         with suppress(FileNotFoundError):
             os.rename(directory, former)
         try:
-            os.rename(beside, directory)
+            os.rename(staging, directory)
             return
         except OSError as error:
             # Another process put its own folder there in between.

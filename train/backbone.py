@@ -39,13 +39,32 @@ def _initialised(config: Config) -> nn.Module:
             return _from_scratch(arch, config.model.zero_init_residual, options)
         if init == "timm":
             return timm.create_model(arch, pretrained=True, **options)
-        backbone = timm.create_model(arch, pretrained=False, **options)
-        backbone.load_state_dict(timm.create_model(init, pretrained=True, **options).state_dict())
+        backbone, start = timm.create_model(arch, **options), _start(init, options)
+        _refuse_unfitting(config, backbone, start)
+        backbone.load_state_dict(start.state_dict())
         return backbone
     except SpdError:
         raise
     except Exception as error:  # timm, huggingface_hub and safetensors raise many kinds
         raise SpdError(f"--model.arch {arch} --model.init {init}: {error}") from error
+
+
+def _start(init: str, options: dict[str, object]) -> nn.Module:
+    try:
+        return timm.create_model(init, pretrained=True, **options)
+    except TypeError:  # an architecture without `img_size`: not the one asked for, so it is refused by name
+        return timm.create_model(init, pretrained=True, num_classes=0)
+
+
+def _refuse_unfitting(config: Config, backbone: nn.Module, start: nn.Module) -> None:
+    ours, theirs = ({name: tuple(t.shape) for name, t in m.state_dict().items()} for m in (backbone, start))
+    differing = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if differing:
+        raise SpdError(
+            f"--model.init {config.model.init} holds weights of {start.pretrained_cfg['architecture']}, which do not "
+            f"fit --model.arch {config.model.arch}: {len(differing)} tensors differ, the first is {differing[0]}; set "
+            f"--model.arch to the architecture of the weights"
+        )
 
 
 def _from_scratch(arch: str, zero_init_residual: bool, options: dict[str, object]) -> nn.Module:

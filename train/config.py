@@ -24,6 +24,8 @@ class DataConfig:
     train: str
     """A folder of images (searched recursively), a folder of parquet files or webdataset tars, or
     hf:owner/dataset[:config], whose parquet files are read from the Hub in ranges, without a local copy."""
+    name: str | None = None
+    """What the card calls the training images; by default, the name of their folder or data set."""
     val: str | None = None
     """Labelled images to measure on every --probe.every epochs: top-1 and top-5 accuracy for supervised and linear,
     nearest-neighbour accuracy for methods without labels."""

@@ -36,7 +36,7 @@ def export_run(run: Run) -> Path:
 def training_record(run: Run) -> dict[str, Any]:
     """The facts of a run, JSON-ready; paths on this machine are reduced to names."""
     config, steps = run.config, run.steps
-    name = data_name(config.data.train)
+    name = config.data.name or data_name(config.data.train)
     return {
         "schema": 1,
         "architecture": config.model.arch,

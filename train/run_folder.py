@@ -24,6 +24,7 @@ RESUMABLE_CHANGES = {
     "checkpoint",
     "probe",
     "tracker",
+    "data.name",
     "data.train",  # its contents must be the same, see `fingerprint`
     "data.val",
     "data.workers",
@@ -99,6 +100,6 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def layout_file(config: Config, split: str) -> Path:
-    """Where the run keeps the listing of `--data.train` or `--data.val`."""
-    return config.out / f"listing.{split}.json"
+def layout_file(config: Config, name: str) -> Path:
+    """Where the run keeps a listing: train, val or knn_bank, after --data.train, --data.val or --probe.knn-bank."""
+    return config.out / f"listing.{name}.json"

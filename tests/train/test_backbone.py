@@ -105,3 +105,17 @@ def test_views_of_any_size(size: int):
     changed = (negatives - unperturbed).abs().amax(1, keepdim=True) > 0
     assert changed.any()
     assert not (changed & (alpha == 0)).any()
+
+
+def test_starting_weights_of_another_architecture_are_refused_in_a_sentence(finished: Path):
+    start = f"local-dir:{finished / 'export'}"
+    model = ModelConfig(arch="test_resnet", init=start)
+    assert make_backbone(small_config(Path("photos"), Path("out"), model=model)) is not None
+    with pytest.raises(SpdError) as refused:
+        make_backbone(small_config(Path("photos"), Path("out"), model=ModelConfig(arch="test_vit", init=start)))
+    said = str(refused.value)
+    assert said.startswith(
+        f"--model.init {start} holds weights of test_resnet, which do not fit --model.arch test_vit: "
+    )
+    assert said.endswith("set --model.arch to the architecture of the weights")
+    assert len(said) < len(start) + 200

@@ -97,6 +97,16 @@ def test_the_published_command_holds_no_path(monkeypatch: pytest.MonkeyPatch):
     assert public_command() == expected
 
 
+def test_the_data_can_be_given_a_name_for_the_card(photos: Path, tmp_path: Path):
+    config = small_config(photos, tmp_path / "run", optim=OptimConfig(batch_size=8, max_steps=1))
+    pretrain(dataclasses.replace(config, data=dataclasses.replace(config.data, name="Caltech-101")))
+    record = json.loads((tmp_path / "run" / "export" / "training.json").read_text())
+    assert record["data"]["name"] == "Caltech-101"
+    pretrain(config)  # which is the same run, by the name of its folder
+    record = json.loads((tmp_path / "run" / "export" / "training.json").read_text())
+    assert record["data"]["name"] == photos.name
+
+
 def test_the_export_is_the_trained_backbone(finished: Path):
     model = timm.create_model(f"local-dir:{finished / 'export'}", pretrained=True)
     checkpoint = load_file(finished / "checkpoints" / "step-00000006" / "model.safetensors")
