@@ -1,6 +1,7 @@
 """The training loop. `parts_of` makes the views of a step, and `forward_backward` calls the method's forward."""
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,13 +18,13 @@ from .distributed import share
 from .export import export_run, finished_export
 from .methods import after_step
 from .monitor.agreement import Agreed, agree
-from .monitor.guard import CollapseAlarm, LossGuard
+from .monitor.guard import MAXIMUM_FACTOR, CollapseAlarm, LossGuard
 from .monitor.heartbeat import Heartbeat
 from .monitor.log import StepLog
 from .monitor.stopping import Stopped, StopRequest
 from .monitor.validation import open_validation, probe_due, validate
 from .optim import set_learning_rate
-from .recipes import Adapt, MoCo, Supervised
+from .recipes import Adapt, Linear, MoCo, Supervised
 from .run import Run
 from .setup import begin
 from .views.views import ViewMaker
@@ -66,7 +67,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
     config, device = run.config, run.accelerator.device
     make_views = ViewMaker(config, run.mean, run.std, device)
     loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)
-    guard, alarm = LossGuard(run.method, run.progress), _collapse_alarm(run)
+    guard, alarm = LossGuard(run.method, run.progress, _maximum_factor(config)), _collapse_alarm(run)
     validation = open_validation(run)
     run.wrapped.train()
     with StepLog(run) as log:
@@ -136,6 +137,14 @@ def forward_backward(run: Run, parts: Iterator[dict[str, Tensor]]) -> dict[str, 
         outputs.append({name: value.detach() for name, value in (out | {"loss": loss}).items()})
     values = {name: [output[name] for output in outputs] for name in outputs[0]}
     return {name: torch.cat(v) if v[0].ndim else torch.stack(v).mean() for name, v in values.items()}
+
+
+def _maximum_factor(config: Config) -> float:
+    """How many times the usual loss rejects a step. A linear classifier recovers from any: its problem is convex.
+
+    At the official learning rate of 30, its first steps on some features have losses of thousands.
+    """
+    return math.inf if isinstance(config, Linear) else MAXIMUM_FACTOR
 
 
 def _collapse_alarm(run: Run) -> CollapseAlarm | None:

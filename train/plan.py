@@ -104,7 +104,8 @@ def data_rows(decoded: float, wanted: float, workers: int, processes: int, cores
     elif needed * processes <= cores:
         verdict = f"too little: set --data.workers {math.ceil(needed)}"
     else:
-        verdict = "too little, with all cores as well: store the images as pixels (python -m train.data.predecode)"
+        command = f"python -m {__package__}.data.predecode"
+        verdict = f"too little, with all cores as well: store the images as pixels ({command})"
     return {
         "decoding": f"{decoded:,.0f} images/s per core, {cores * decoded:,.0f} on the {cores} cores of this machine",
         "data": f"its {processes} process(es) take {wanted * processes:,.0f} images/s, the work of "

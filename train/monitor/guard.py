@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-_MAXIMUM_FACTOR = 10.0  # times the usual loss: noise stays far below it; a divergence passes it within a few steps
+MAXIMUM_FACTOR = 10.0  # times the usual loss: noise stays far below it; a divergence passes it within a few steps
 _MAXIMUM_IN_A_ROW = 10
 _COLLAPSED_STEPS = 100
 _IGNORED_QUEUES = 4
@@ -21,13 +21,15 @@ class LossGuard:
     part of the run's progress, so a resumed run decides identically. All thresholds are our choice.
     """
 
-    def __init__(self, method: nn.Module, progress: dict[str, Any]) -> None:
+    def __init__(self, method: nn.Module, progress: dict[str, Any], maximum_factor: float = MAXIMUM_FACTOR) -> None:
         """Continue from the run's progress.
 
         Args:
             method: its buffers are saved before each step.
             progress: JSON-ready; the key "guard" is read and updated.
+            maximum_factor: times the usual loss, above which a step is rejected.
         """
+        self.maximum_factor = maximum_factor
         self.state = progress.setdefault("guard", {"usual": None, "skipped": 0, "in_a_row": 0})
         self.buffers = list(method.buffers())
         self.saved = [buffer.clone() for buffer in self.buffers]
@@ -51,11 +53,11 @@ class LossGuard:
             gradient_norm: norm of its gradient, the same on every process.
 
         Returns:
-            False if either is not finite, or the loss is more than 10 times max(1, the usual one).
+            False if either is not finite, or the loss is more than maximum_factor times max(1, the usual one).
         """
         usual, size = self.state["usual"], abs(loss)
         finite = math.isfinite(loss) and math.isfinite(gradient_norm)
-        self.accepted = finite and (usual is None or size <= _MAXIMUM_FACTOR * max(1.0, usual))
+        self.accepted = finite and (usual is None or size <= self.maximum_factor * max(1.0, usual))
         if self.accepted:
             self.state["usual"] = size if usual is None else _MEMORY * usual + (1 - _MEMORY) * size
             self.state["in_a_row"] = 0

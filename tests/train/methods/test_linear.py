@@ -33,19 +33,25 @@ def test_only_the_classifier_learns():
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.backbone.state_dict().items())
 
 
-def test_a_run_learns_to_tell_classes_apart_and_resumes_exactly(tmp_path: Path):
+@pytest.fixture
+def config(tmp_path: Path) -> Linear:
+    """A run on dark and light images."""
     classes, rng = tmp_path / "classes", np.random.default_rng(0)
     for name, brightness in (("dark", 60), ("light", 190)):
         (classes / name).mkdir(parents=True)
         for i in range(12):
             pixels = rng.integers(brightness - 40, brightness + 40, (48, 48, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(classes / name / f"{i}.png")
-    config = Linear(
+    return Linear(
         data=DataConfig(train=str(classes), val=str(classes), image_size=32, workers=0),
         model=ModelConfig(arch=ARCH, init="none"),
         optim=OptimConfig(epochs=6, batch_size=8, lr=30.0, schedule="step", milestones=(4, 5), weight_decay=0.0),
+        log_every=1,
         out=tmp_path / "whole",
     )
+
+
+def test_a_run_learns_to_tell_classes_apart_and_resumes_exactly(config: Linear, tmp_path: Path):
     pretrain(config)
     for last in (5, None):
         optim = dataclasses.replace(config.optim, max_steps=last)
@@ -55,6 +61,15 @@ def test_a_run_learns_to_tell_classes_apart_and_resumes_exactly(tmp_path: Path):
     accuracies = [line["val_top1"] for line in metrics(tmp_path / "whole") if "val_top1" in line]
     assert len(accuracies) == 6
     assert accuracies[-1] > 0.8
+
+
+def test_the_high_losses_of_the_first_steps_do_not_end_a_run(config: Linear):
+    """MoCo's learning rate of 30 gives an ImageNet-trained MobileNetV2 losses of thousands at first."""
+    pretrain(dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=3e4)))
+    lines = [line for line in metrics(config.out) if "loss" in line]
+    assert lines[1]["loss"] > 100 * lines[0]["loss"]
+    assert lines[-1]["loss"] < lines[1]["loss"] / 2
+    assert lines[-1]["skipped_steps"] == 0
 
 
 def test_spd_is_refused(tmp_path: Path):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.train.helpers import ROOT, arguments, run_train, small_config, write_photos
@@ -72,6 +73,7 @@ with StepLog(run) as log:
 """
 
 
+@pytest.mark.slow
 def test_all_processes_measure_with_the_batch_statistics_of_the_first(classes: Path, tmp_path: Path):
     worker, outputs = tmp_path / "worker.py", []
     worker.write_text(_WORKER)
