@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..config import SpdConfig
+from ..data.transfer import to_device
 from .augment import JitterDraws, blur_, color_jitter_, sample_jitter
 from .randomness import between, log_between
 
@@ -90,7 +91,7 @@ def flaw(images: Tensor, draws: FlawDraws, config: SpdConfig) -> tuple[Tensor, T
     Returns:
         The flawed images, and alpha (B, 1, S, S) in [0, 1], which is 0 where the change is invisible.
     """
-    alpha = shapes(images.shape[-1], draws, config).to(images.device)
+    alpha = to_device(shapes(images.shape[-1], draws, config), images.device)
     flawed = torch.lerp(images, _fillings(images, alpha, draws, config), alpha).clamp_(0, 1)
     visible = (flawed - images).abs().amax(1, keepdim=True) >= VISIBLE
     return flawed, alpha * visible
@@ -135,7 +136,8 @@ def _fillings(images: Tensor, alpha: Tensor, draws: FlawDraws, config: SpdConfig
     far = np.floor(between(draws.shift, 0, size))
     near = np.sign(draws.shift - 0.5) * np.floor(between(np.abs(2 * draws.shift - 1), 2, 6))
     step = np.where(draws.sign < 0.5, -1, 1) * log_between(draws.step, *_STEP)
-    change = torch.from_numpy(step[:, None] + between(draws.tint, -_TINT, _TINT)).float().to(device)[:, :, None, None]
+    change = torch.from_numpy(step[:, None] + between(draws.tint, -_TINT, _TINT)).float()
+    change = to_device(change, device)[:, :, None, None]
     mean = (images * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp(min=1e-6)
     of_kind = {
         "foreign": color_jitter_(_rolled(images.mT, far), *sample_jitter(draws.jitter, config.patch_jitter)),
@@ -145,17 +147,16 @@ def _fillings(images: Tensor, alpha: Tensor, draws: FlawDraws, config: SpdConfig
         "blurred": blur_(images.clone(), torch.full((len(images),), 2.0 * size / 128)),
     }
     ends = np.cumsum(list(_SHARES.values()))[:-1]
-    kind = torch.from_numpy(np.searchsorted(ends, draws.filling, side="right")).to(device)[:, None, None, None]
+    kind = torch.from_numpy(np.searchsorted(ends, draws.filling, side="right"))
+    kind = to_device(kind, device)[:, None, None, None]
     return sum((filling * (kind == number) for number, filling in enumerate(of_kind[name] for name in _SHARES)))
 
 
 def _rolled(images: Tensor, shift: np.ndarray) -> Tensor:
     """Shift each image cyclically by its own whole number of pixels, (B, 2): y and x."""
     size = images.shape[-1]
-    rows, columns = (
-        (torch.arange(size) - torch.from_numpy(shift[:, axis]).long()[:, None]).remainder(size).to(images.device)
-        for axis in (0, 1)
-    )
+    indices = torch.arange(size) - torch.from_numpy(shift.T).long()[:, :, None]
+    rows, columns = to_device(indices.remainder(size), images.device)
     image, channel = (torch.arange(n, device=images.device) for n in images.shape[:2])
     return images[
         image[:, None, None, None], channel[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]

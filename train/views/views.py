@@ -162,7 +162,7 @@ class ViewMaker:
     def _noisy_(self, images: Tensor, stream: str, draw: Callable[[str, int], np.ndarray]) -> Tensor:
         if not (strongest := self.config.spd.weak_noise):
             return images
-        drawn = torch.from_numpy(draw(f"{stream} noise", 1 + images.shape[-1] ** 2)).float().to(self.device)
+        drawn = to_device(torch.from_numpy(draw(f"{stream} noise", 1 + images.shape[-1] ** 2)).float(), self.device)
         return augment.noise_(images, strongest * drawn[:, 0], drawn[:, 1:])
 
     def strong(self, crops: Tensor, draws: StrongDraws) -> Tensor:
