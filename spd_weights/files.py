@@ -101,11 +101,8 @@ def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
     staging = directory.with_name(f".{directory.name}.new-{token}")
     former = directory.with_name(f".{directory.name}.old-{token}")
     try:
-        if os.path.exists(directory):
-            if not directory.is_dir():
-                raise SpdError(f"{directory} is a file; name a folder")
-            if strangers := sorted(entry.name for entry in directory.iterdir() if entry.name not in known):
-                raise SpdError(f"{directory} holds other files ({', '.join(strangers[:3])}); name another")
+        if strangers := sorted(set(_entries(directory)) - set(known)):
+            raise SpdError(f"{directory} holds other files ({', '.join(strangers[:3])}); name another")
         staging.mkdir(parents=True)
         yield staging
         _swap(staging, directory, former)
@@ -116,6 +113,17 @@ def replacing(directory: Path, known: Collection[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(former, ignore_errors=True)
+
+
+def _entries(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:  # it does not exist, or another process is just replacing it
+        return []
+    except NotADirectoryError as error:
+        if directory.is_file():
+            raise SpdError(f"{directory} is a file; name a folder") from error
+        raise  # a file is one of its parents
 
 
 def _unique() -> str:

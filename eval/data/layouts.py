@@ -1,13 +1,9 @@
 """Data sets in their published layouts, VisA's and MVTec AD's, recognised by their folders."""
 
-import re
-from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from spd_weights.errors import SpdError
-from spd_weights.files import read_json
 
 VISA_OBJECTS = (
     "candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1",
@@ -53,11 +49,10 @@ def recognise(root: Path) -> list[Source]:
     if not folders:
         empty = "the folder is empty" if not any(root.iterdir()) else "no data set recognised"
         raise SpdError(f"{root}: {empty}; searched it and two levels below for {_SEARCHED_FOR}")
-    makers = _makers({dataset for _, dataset in folders})
     sources = []
     for folder, dataset in folders:
         layout = _layout(folder)
-        sources.append(Source(makers[dataset] or _name(dataset, layout), folder.name, folder, layout))
+        sources.append(Source(_name(dataset, layout), folder.name, folder, layout))
     return sorted(sources, key=lambda s: (s.dataset, s.name))
 
 
@@ -70,23 +65,6 @@ def _layout(folder: Path) -> str:
     if (folder / "Data" / "Images").is_dir():
         return "visa"
     return "mvtec" if (folder / "train" / "good").is_dir() else ""
-
-
-def _makers(datasets: set[Path]) -> dict[Path, str | None]:
-    """The programs that made the data sets; None without a manifest, or where several have the same maker."""
-    makers = {dataset: _maker(dataset) for dataset in datasets}
-    counts = Counter(makers.values())
-    return {dataset: maker if counts[maker] == 1 else None for dataset, maker in makers.items()}
-
-
-def _maker(dataset: Path) -> str | None:
-    """What a data set's manifest.json, as `synthetic/` writes it, says of its maker, if it can serve as a name."""
-    with suppress(SpdError):
-        manifest = read_json(dataset / "manifest.json")
-        maker = manifest.get("made_by") if isinstance(manifest, dict) else None
-        if isinstance(maker, str) and re.fullmatch(r"\w[\w.-]*", maker) and maker.lower() != "visa":
-            return maker
-    return None
 
 
 def _name(dataset: Path, layout: str) -> str:

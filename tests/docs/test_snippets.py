@@ -16,6 +16,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ PAGES = [
     *sorted(ROOT.glob("results/*/README.md")),
 ]
 WALKTHROUGHS = ("docs/inspection.md", "docs/research.md", "docs/review.md")
-OTHER_PROGRAMS = {"cp", "git", "hf", "mkdocs", "tail"}  # not ours to check
+OTHER_PROGRAMS = {"cp", "export", "git", "hf", "mkdocs", "tail"}  # not ours to check
 
 _BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.+?) -->\n)?^```(?P<language>\w+)[^\n]*\n(?P<text>.*?)^```", re.M | re.S
@@ -59,9 +60,13 @@ def name_of(page: Path) -> str:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each command of a shell block, without comments."""
+    """The words of each command of a shell block, without comments and with the block's own variables replaced."""
+    variables: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
+        words = shlex.split(Template(line).safe_substitute(variables), comments=True)
+        if all(re.fullmatch(r"[A-Z_]+=.*", word) for word in words):
+            variables |= dict(word.split("=", 1) for word in words)
+            continue
         while "&&" in words:
             yield words[: words.index("&&")]
             words = words[words.index("&&") + 1 :]

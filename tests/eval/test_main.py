@@ -56,6 +56,7 @@ def test_bad_input_ends_with_two_and_one_line(tmp_path, run_python):
     assert not (tmp_path / "out" / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_unreachable_hub_ends_with_two_and_says_so(tmp_path, run_python):
     folder = mvtec_category(tmp_path / "tile")
     done = run_python(

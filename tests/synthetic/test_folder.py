@@ -32,6 +32,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", FEW)
 def test_another_process_writes_the_same_bytes(module: ModuleType, tmp_path: Path) -> None:
     options = [word for name, value in FEW[module].items() for word in (f"--{name}", str(value))]

@@ -59,7 +59,8 @@ def test_a_run_writes_what_is_promised(finished: Path):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_runs_config_starts_another(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    typed = [recipe, "--data.train", "photos", "--out", "run", "--optim.epochs", "200", "--probe.anomaly", "parts"]
+    length = "steps" if recipe == "adapt" else "epochs"
+    typed = [recipe, "--data.train", "photos", "--out", "run", f"--optim.{length}", "200", "--probe.anomaly", "parts"]
     assert main([*typed, "--print-config"]) == 0
     first = capsys.readouterr().out
     (tmp_path / "config.json").write_text(first)
@@ -126,6 +127,7 @@ def test_weight_zero_is_the_bare_method_and_differs_from_spd(photos: Path, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(photos: Path, tmp_path: Path, finished: Path):
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "train", *arguments(photos, out)]
@@ -164,6 +166,7 @@ def test_two_processes_share_the_batch_and_write_one_run(photos: Path, tmp_path:
     assert [line["step"] for line in metrics(out)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_accelerate_launch_runs_the_module(photos: Path, tmp_path: Path, finished: Path):
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m", "train")
     result = run_train(*arguments(photos, tmp_path / "launched"), launcher=launcher)

@@ -36,6 +36,7 @@ def faults(mode: str) -> int:
     return int(subprocess.run([sys.executable, "-c", FAULTS, mode], capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
 def test_large_tensors_find_memory_that_was_touched_before():
     assert faults("keep") < faults("leave") / 2  # the heap may have to grow once or twice more

@@ -151,9 +151,7 @@ def recipe(photos: Path, out: Path, start: Path, arch: str = ARCH, **changes: ob
     options = {
         "data": DataConfig(train=str(photos), image_size=64, workers=0),
         "model": ModelConfig(arch=arch, init=f"local-dir:{start}"),
-        "optim": OptimConfig(
-            epochs=1, steps=3, batch_size=4, optimizer="adamw", lr=1e-3, lr_scaling="none", weight_decay=0.0
-        ),
+        "optim": dataclasses.replace(Adapt.optim, steps=3, batch_size=4, lr=1e-3),
     }
     return Adapt(**(options | changes), log_every=1, out=out)
 

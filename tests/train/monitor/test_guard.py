@@ -59,6 +59,7 @@ def run(recipe: str, photos: Path, out: Path, lr: float | None = None, **changes
     return RECIPES[recipe](**(kept | changes))
 
 
+@pytest.mark.slow
 def test_simsiam_without_its_stop_gradient_is_stopped_and_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     photos = write_photos(tmp_path / "photos", 64)
     monkeypatch.setattr(SimSiamMethod, "forward", without_stop_gradient)
