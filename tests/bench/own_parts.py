@@ -54,9 +54,10 @@ Percent, at {SIZE} px, on at most {TEST_GOOD} good and {TEST_BAD} defective test
 the seeds in rows.json, pixel AP that of the first. PatchCore's coreset starts at the mean and keeps a tenth of the
 patches, at most {BANK}. *Guarded* is what `fit --adapt` keeps: adapted features only where they find synthetic defects
 on left-out good parts better by a margin. The two numbers of the map were chosen on the starred categories but fryum;
-the margin of the guard was chosen after all categories had been seen, so no category here confirms the guard. Rows were
-measured in several runs on a busy machine; some rows for 100 and for all good parts are missing, and in some
-rows the guard's numbers are rounded to three digits. Rendered by `python -m tests.bench.own_parts` from rows.json."""
+the margin of the guard was chosen after all categories had been seen, so no category here confirms the guard. **These
+rows are preliminary**: they were put together from several runs on a busy machine, the guard's numbers were computed again
+after its margin had changed, some of them rounded to three digits, and some rows for 100 and for all good parts are
+missing. Rendered by `python -m tests.bench.own_parts` from rows.json."""
 
 
 def main() -> None:
