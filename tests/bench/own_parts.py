@@ -55,8 +55,8 @@ the seeds in rows.json, pixel AP that of the first. PatchCore's coreset starts a
 patches, at most {BANK}. *Guarded* is what `fit --adapt` keeps: adapted features only where they find synthetic defects
 on left-out good parts better by a margin. The two numbers of the map were chosen on the starred categories but fryum;
 the margin of the guard was chosen after all categories had been seen, so no category here confirms the guard. **These
-rows are preliminary**: they were put together from several runs on a busy machine, the guard's numbers were computed again
-after its margin had changed, some of them rounded to three digits, and some rows for 100 and for all good parts are
+rows are preliminary**: they were put together from several runs on a busy machine. The guard's numbers were computed
+again after its margin had changed, some of them rounded to three digits. Some rows for 100 and for all good parts are
 missing. Rendered by `python -m tests.bench.own_parts` from rows.json."""
 
 
