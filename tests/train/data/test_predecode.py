@@ -73,10 +73,13 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path: Path, capsys: pytest.Captu
         assert "Traceback" not in said
 
 
-def test_a_ppm_file_that_is_cut_short_is_unreadable(tmp_path: Path):
+def test_a_ppm_file_may_have_more_at_its_end_but_not_less(tmp_path: Path):
     photos = write_photos(tmp_path / "photos", 3)
     Image.open(photos / "000.png").convert("RGB").save(photos / "003.ppm")
     crops = Crops(open_images(str(photos)), small_config(photos, tmp_path))
     assert not crops.__getitems__([(0, 3)]).bad
-    (photos / "003.ppm").write_bytes((photos / "003.ppm").read_bytes()[:-5])
+    whole = (photos / "003.ppm").read_bytes()
+    (photos / "003.ppm").write_bytes(whole + b"a comment")
+    assert not crops.__getitems__([(0, 3)]).bad
+    (photos / "003.ppm").write_bytes(whole[:-5])
     assert list(crops.__getitems__([(0, 3)]).bad) == [3]
