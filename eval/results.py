@@ -27,7 +27,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / "results.json"
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if content.get("schema") != SCHEMA:
         raise SpdError(f"{path}: not the results of this version (schema {SCHEMA}); choose another folder")
     if problem := _problem(content):
         raise SpdError(f"{path}: {problem}; restore the file, or evaluate again")

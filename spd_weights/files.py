@@ -76,9 +76,16 @@ def json_text(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part."""
+    with staged(path) as staging:
+        staging.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Provide the name of a file beside `path` to write, and move it to `path` if the block ends without an error."""
     staging = path.with_name(f".{path.name}.{_unique()}")
     try:
-        staging.write_text(text, encoding="utf-8")
+        yield staging
         os.replace(staging, path)
     finally:
         staging.unlink(missing_ok=True)

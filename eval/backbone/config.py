@@ -36,7 +36,7 @@ def check_foreign_config(path: Path, where: str) -> None:
         SpdError: It is no config of a timm model, or names other weights or how to load them.
     """
     content = read_json(path)
-    if not isinstance(content, dict) or "architecture" not in content:
+    if "architecture" not in content:
         raise SpdError(f"{where}: names no architecture, so this is not an export; name its export/ folder")
     if problem := _problem(content):
         raise SpdError(f"{where}: {problem}; a config may only describe the network, so these weights are not used")

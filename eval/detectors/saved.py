@@ -1,7 +1,6 @@
 """A fitted detector in one safetensors file, together with everything needed to use it again."""
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spd_weights.errors import SpdError, program
+from spd_weights.files import staged
 
 from ..backbone.features import Extractor
 from ..backbone.tiles import TiledExtractor, tiled
@@ -36,15 +36,12 @@ def save_detector(path: Path, detector: Detector, about: dict[str, Any]) -> None
         SpdError: The file cannot be written.
     """
     tensors = {name: tensor.contiguous().cpu() for name, tensor in detector.state_dict().items()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, beside, metadata={_KEY: json.dumps({"schema": SCHEMA, **about})})
-        os.replace(beside, path)
+        with staged(path) as staging:
+            save_file(tensors, staging, metadata={_KEY: json.dumps({"schema": SCHEMA, **about})})
     except (OSError, safetensors.SafetensorError) as error:  # the latter on a full disk
         raise SpdError(f"{path}: cannot be written ({error}); choose another --save") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_detector(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spd_weights.errors import SpdError
-from spd_weights.files import replacing, write_text
+from spd_weights.files import replacing, staged, write_text
 
 _KNOWN = ("a.txt", "b.txt")
 
@@ -30,6 +30,20 @@ def test_a_failure_leaves_the_former_folder(tmp_path: Path) -> None:
         fail()
     assert [path.read_text() for path in sorted((tmp_path / "x").iterdir())] == ["former"] * 2
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_failure_leaves_the_former_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "note", "former")
+
+    def fail() -> None:
+        with staged(tmp_path / "note") as staging:
+            staging.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert (tmp_path / "note").read_text() == "former"
+    assert os.listdir(tmp_path) == ["note"]
 
 
 def test_a_link_stays_and_its_folder_is_replaced(tmp_path: Path) -> None:
