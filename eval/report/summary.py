@@ -3,7 +3,8 @@
 One row per weight and one column per (method, metric): the mean over categories of the mean over seeds, ± the standard
 deviation over seeds. Then one row per weight with its paired differences to the first weight, their standard deviation
 over seeds, and their intervals. Every category counts the same, whatever its data set; the categories of a --group
-count as one. NAME also stands for NAME_seed0, NAME_seed1 and so on, which are repeated trainings.
+count as one. NAME also stands for NAME_seed0, NAME_seed1 and so on, which are repeated trainings. They are paired by
+training seed; weights without one, such as the start of all trainings, are paired with each.
 """
 
 import argparse
@@ -31,7 +32,8 @@ COLUMNS = {
 }  # (protocol, method, metric) -> first word of the column's header
 
 Category = tuple[str, str]  # data set, name
-Cells = dict[Category, dict[tuple[int, int], float]]  # category -> (training seed, evaluation seed) -> value
+# category -> (training seed, or None if there is only one training; evaluation seed) -> value
+Cells = dict[Category, dict[tuple[int | None, int], float]]
 
 
 def summary_command(argv: list[str]) -> None:
@@ -107,6 +109,46 @@ def summary(
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def differences(
+    rows: Sequence[dict[str, Any]], weights: str, baseline: str, groups: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The numbers of one line of differences, JSON-ready: one entry per column that both weights have.
+
+    Args:
+        rows: The rows of results.json.
+        weights: As in `summary`.
+        baseline: As in `summary`.
+        groups: As in `summary`.
+
+    Returns:
+        `weights`, `baseline`, `protocol`, `method`, `metric`; the means `value` and `baseline_value`, `difference`,
+        `spread` over seeds (None with one seed) and the interval's `low` and `high` (None with too few units), all as
+        fractions; `units`, the number of independent categories.
+
+    Raises:
+        SpdError: As `summary`.
+    """
+    rows = [row for row in rows if row["value"] is not None]
+
+    def unit(category: Category) -> str:
+        return unit_of(*category, groups)
+
+    found = []
+    for column in COLUMNS:
+        ours, theirs = (_cells(rows, _repetitions(rows, label), column) for label in (weights, baseline))
+        if pairs := _pairs(ours, theirs, (weights, baseline)):
+            protocol, method, metric = column
+            low, high = interval(unit_means(pairs, unit)) or (None, None)
+            found.append({
+                "weights": weights, "baseline": baseline, "protocol": protocol, "method": method, "metric": metric,
+                "value": mean_over_units(ours, unit), "baseline_value": mean_over_units(theirs, unit),
+                "difference": mean_over_units(pairs, unit),
+                "spread": spread_over_seeds(pairs, lambda cells: mean_over_units(cells, unit)),
+                "low": low, "high": high, "units": len(unit_means(pairs, unit)),
+            })  # fmt: skip
+    return found
+
+
 def _names(row: dict[str, Any]) -> set[str]:
     """The names that --category may call a row's category by."""
     return {row["category"], f"{row['dataset']}/{row['category']}"}
@@ -116,15 +158,15 @@ def _column(row: dict[str, Any]) -> tuple[str, ...]:
     return row["protocol"], row["method"], row["metric"]
 
 
-def _repetitions(rows: Sequence[dict[str, Any]], label: str) -> dict[str, int]:
-    """The weights that a name stands for, each with its training seed (0 if its name has none)."""
+def _repetitions(rows: Sequence[dict[str, Any]], label: str) -> dict[str, int | None]:
+    """The weights that a name stands for, each with its training seed (None if its name has none)."""
     names = weights_names(rows)
     seeds = {weights: re.fullmatch(rf"{re.escape(label)}_seed(\d+)", short) for weights, short in names.items()}
-    found = {weights: int(match[1]) for weights, match in seeds.items() if match}
-    return found or {match_weights(rows, label): 0}
+    found: dict[str, int | None] = {weights: int(match[1]) for weights, match in seeds.items() if match}
+    return found or {match_weights(rows, label): None}
 
 
-def _cells(rows: Sequence[dict[str, Any]], trained: dict[str, int], column: tuple[str, ...]) -> Cells:
+def _cells(rows: Sequence[dict[str, Any]], trained: dict[str, int | None], column: tuple[str, ...]) -> Cells:
     cells: Cells = {}
     for row in rows:
         if row["weights"] in trained and _column(row) == column:
@@ -143,9 +185,21 @@ def _mean(cells: Cells, unit: Unit) -> Value:
 
 def _pairs(ours: Cells, theirs: Cells, names: tuple[str, str]) -> Cells:
     """Differences for all cells, which both weights must have; empty if one has none."""
+    ours, theirs = _repeated(ours, theirs), _repeated(theirs, ours)
     if ours and theirs and {c: set(s) for c, s in ours.items()} != {c: set(s) for c, s in theirs.items()}:
         raise SpdError(f"{' and '.join(names)} were not measured on the same categories and seeds: evaluate them again")
     return paired_differences(ours, theirs)
+
+
+def _repeated(cells: Cells, others: Cells) -> Cells:
+    """Pair a single training with each training seed of the others."""
+    trained = {training for seeds in others.values() for training, _ in seeds} - {None}
+    if not trained or any(training is not None for seeds in cells.values() for training, _ in seeds):
+        return cells
+    return {
+        category: {(training, seed): value for training in trained for (_, seed), value in seeds.items()}
+        for category, seeds in cells.items()
+    }
 
 
 def _difference(pairs: Cells, unit: Unit) -> str:

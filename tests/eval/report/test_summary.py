@@ -71,6 +71,18 @@ def test_trainings_with_several_seeds_are_repetitions_paired_by_seed():
         summary([r for r in rows if "b_seed3" not in r["weights"]], [["a", "b"]])
 
 
+def test_a_start_is_paired_with_each_training_seed():
+    values = {"start": [0.5, 0.1], "new_seed0": [0.6, 0.1], "new_seed4": [0.8, 0.3]}
+    rows = [row(name, f"c{i}", value) for name, of in values.items() for i, value in enumerate(of)]
+    lines = summary(rows, [["start", "new"]]).splitlines()
+    assert lines[2] == "| `start` | 30.0 |"
+    assert lines[3] == "| `new`, 2 seeds | 45.0 ±14.1 |"
+    assert lines[4] == "| `new` − `start` | +15.0 ±14.1 |"
+    assert summary(rows, [["new", "start"]]).splitlines()[4] == "| `start` − `new` | -15.0 ±14.1 |"
+    with pytest.raises(SpdError, match="same categories and seeds"):
+        summary([r for r in rows if (r["weights"], r["category"]) != ("new_seed4", "c1")], [["start", "new"]])
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = [row("a", "c0", 0.5), row("a", "c1", 0.5), row("b", "c0", 0.5), row("b", "c1", None)]
     with pytest.raises(SpdError, match="same categories"):
