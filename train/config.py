@@ -1,7 +1,7 @@
 """Every option of a run, with its default, its unit and the reason for the default.
 
-`python -m train RECIPE --help` prints these texts. Strengths given in pixels hold at 224 px and scale
-with the image size.
+`python -m train RECIPE --help` prints these texts. It keeps their line breaks, so each line is a sentence. Strengths
+given in pixels hold at 224 px and scale with the image size.
 """
 
 import os
@@ -22,13 +22,13 @@ class DataConfig:
     """The images to train on."""
 
     train: str
-    """A folder of images (searched recursively), a folder of parquet files or webdataset tars, or
-    hf:owner/dataset[:config], whose parquet files are read from the Hub in ranges, without a local copy."""
+    """A folder of images (searched recursively), of parquet files or of webdataset tars, or hf:owner/dataset[:config].
+    Parquet files on the Hub are read in ranges, without a local copy."""
     name: str | None = None
     """What the card calls the training images; by default, the name of their folder or data set."""
     val: str | None = None
-    """Labelled images to measure on every --probe.every epochs: top-1 and top-5 accuracy for supervised and linear,
-    nearest-neighbour accuracy for methods without labels."""
+    """Labelled images to measure on every --probe.every epochs.
+    Top-1 and top-5 accuracy for supervised and linear, nearest-neighbour accuracy without labels."""
     image_size: int = 224
     """Side of the square crops, in pixels."""
     workers: int = field(default_factory=lambda: min(8, max(1, len(os.sched_getaffinity(0)) - 1)))
@@ -46,11 +46,12 @@ class ModelConfig:
     init: str = "none"
     """Starting weights: none, timm (the architecture's default weights), a weights name, hf-hub:… or local-dir:…."""
     zero_init_residual: bool = True
-    """Start the last norm of each residual branch at zero (ResNets), if --model.init is none. Each recipe's default is
-    that of its official code: on for simsiam and simclr, off for moco and supervised."""
+    """Start the last norm of each residual branch at zero (ResNets), if --model.init is none.
+    The default is that of the official code: on for simsiam and simclr, off for moco and supervised."""
     sync_batch_norm: bool = True
-    """With several GPUs, compute batch statistics over all of them. Each recipe's default is that of its official code:
-    on for simsiam and simclr, off for moco (where it would undo ShuffleBN) and supervised."""
+    """With several GPUs, compute batch statistics over all of them.
+    The default is that of the official code: on for simsiam and simclr, off for moco and supervised.
+    For moco it would undo ShuffleBN."""
     checkpointing: bool = False
     """Recompute activations in the backward pass: saves memory, takes about a third more time."""
 
@@ -68,8 +69,9 @@ class OptimConfig:
     batch_size: int = 512
     """Images per step, over all processes."""
     accumulate: int = 1
-    """Number of parts in which a process computes its share of the batch, to save memory. Batch norm sees one part at
-    a time, and SimCLR takes its negatives from one part, so the gradient is that of smaller batches."""
+    """Number of parts in which a process computes its share of the batch, to save memory.
+    Batch norm sees one part at a time, and SimCLR takes its negatives from one part.
+    The gradient is therefore that of smaller batches."""
     optimizer: Literal["sgd", "lars", "adamw"] = "sgd"
     """lars and adamw exclude biases and norms from weight decay; lars also from its layer-wise scaling."""
     lr: float = 0.05
@@ -81,8 +83,8 @@ class OptimConfig:
     milestones: tuple[int, ...] = ()
     """Epochs at which the schedule step divides the learning rate by 10; by default after each third of the run."""
     warmup_epochs: float = 0.0
-    """Epochs over which the learning rate, also that of SimSiam's predictor, rises linearly from 0 before the schedule
-    starts."""
+    """Epochs over which the learning rate rises linearly from 0 before the schedule starts.
+    This includes the learning rate of SimSiam's predictor."""
     momentum: float = 0.9
     """Momentum of sgd and lars."""
     weight_decay: float = 1e-4
@@ -115,25 +117,29 @@ class SpdConfig:
     weight: float = 0.1
     """Weight η of the SPD loss (the paper's best of 0.1, 0.5, 1). 0 is exactly the base method, and costs no more."""
     loss: Literal["auto", "cosine", "cross_entropy"] = "auto"
-    """cosine compares embeddings. cross_entropy trains a binary classifier on the pooled features to tell perturbed
-    from unperturbed images. auto follows the paper: cross_entropy for supervised, cosine for the others."""
+    """cosine compares embeddings.
+    cross_entropy trains a binary classifier on pooled features to tell perturbed images from others.
+    auto follows the paper: cross_entropy for supervised, cosine for the others."""
     perturbation: Literal["smoothblend", "smoothblend_literal", "cutpaste", "cutpaste_scar", "flaws"] = "smoothblend"
-    """How the negative is perturbed. The paper's literal SmoothBlend leaves a dark halo around the patch;
-    smoothblend does not. The patch options below apply to SmoothBlend; CutPaste keeps its paper's values. flaws are
-    spots and scratches of several kinds (ours); only the area and the jitter of the patch apply to them."""
+    """How the negative is perturbed.
+    smoothblend_literal is the paper's text and leaves a dark halo around the patch; smoothblend does not.
+    The patch options below apply to both. CutPaste keeps its paper's values.
+    flaws are spots and scratches of several kinds (ours), with the area and the jitter of the patch."""
     anchor: Literal["strong", "crop"] = "strong"
-    """The anchor: the strong view of the base loss (the paper's x_i), or its crop before all other augmentation,
-    which costs one more forward pass."""
+    """The anchor: the strong view of the base loss (the paper's x_i), or its crop.
+    The crop is taken before all other augmentation, and costs one more forward pass."""
     symmetric: bool = False
     """Use both strong views as anchors, at twice the cost. The paper describes one."""
     detach_anchor: bool = False
     """Stop the gradient through the anchor. The paper's formula has no stop-gradient."""
     batch_norm: Literal["together", "apart"] = "together"
-    """together computes batch statistics over positives and negatives jointly, so the statistics can neither
-    reveal nor remove the difference. apart computes them for positives and negatives separately."""
+    """together computes batch statistics over positives and negatives jointly.
+    The statistics can then neither reveal nor remove the difference.
+    apart computes them for positives and negatives separately."""
     layer: int | None = None
-    """Stage of the backbone, counted from 0, whose pooled output the cross_entropy classifier reads; default: the
-    final features. The paper says "a ResNet-50 feature layer"; earlier stages resolve smaller details."""
+    """Stage of the backbone, counted from 0, whose pooled output the cross_entropy classifier reads.
+    By default it reads the final features. The paper says "a ResNet-50 feature layer".
+    Earlier stages resolve smaller details."""
     patch_area: Range = (0.003, 0.03)
     """Fraction of the image that the patch covers, log-uniform: from a CutPaste scar to a small CutPaste patch."""
     patch_aspect: Range = (0.3, 3.3)
@@ -157,13 +163,14 @@ class SpdConfig:
     weak_jitter_probability: float = 0.8
     """Weak augmentation: probability of colour jitter."""
     weak_blur_sigma: Range = (0.3, 0.5)
-    """Weak augmentation: sigma of the blur in pixels at 224 px, too small to wipe out the edge of a patch. At other
-    sizes it is scaled, but never below 0.3 px: a narrower blur changes an edge by less than one grey level."""
+    """Weak augmentation: sigma of the blur in pixels at 224 px, too small to wipe out the edge of a patch.
+    At other sizes it is scaled, but never below 0.3 px.
+    A narrower blur changes an edge by less than one grey level."""
     weak_blur_probability: float = 0.3
     """Weak augmentation: probability of blur."""
     weak_noise: float = 0.0
-    """Weak augmentation: largest standard deviation of the grey noise that is added last, in units of the value range.
-    The paper has none."""
+    """Weak augmentation: largest standard deviation of the grey noise, in units of the value range.
+    The noise is added last. The paper has none."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +178,8 @@ class CheckpointConfig:
     """When to save, and what to keep."""
 
     every: int | None = None
-    """Steps between checkpoints. A checkpoint is also saved after each epoch, unless that would take more than 1 %
-    of the time."""
+    """Steps between checkpoints.
+    A checkpoint is also saved after each epoch, unless that would take more than 1 % of the time."""
     keep: int = 2
     """Number of newest checkpoints to keep."""
     milestone_epochs: int | None = None
@@ -186,15 +193,16 @@ class ProbeConfig:
     every: int = 1
     """Epochs between measurements; there is always one after the last step."""
     knn_bank: str | None = None
-    """Labelled images among which the nearest neighbours of --data.val are found, usually the training images. By
-    default, each validation image is compared with the others. All features of the bank are kept in memory."""
+    """Labelled images among which to find the nearest neighbours of --data.val, usually the training images.
+    By default, each validation image is compared with the others.
+    All features of the bank are kept in memory."""
     knn_neighbours: int = 20
     """Number of nearest neighbours that vote (20 and 200 are usual)."""
     knn_temperature: float = 0.07
     """A neighbour of cosine similarity s votes with weight exp(s / temperature)."""
     anomaly: Path | None = None
-    """A small data set in MVTec AD's layout in which to find anomalies, roughly as PaDiM does. Logs image AUROC and
-    pixel AP."""
+    """A small data set in MVTec AD's layout in which to find anomalies, roughly as PaDiM does.
+    Logs image AUROC and pixel AP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,29 +220,30 @@ class Config:
     """The run's folder: config.json, metrics.jsonl, checkpoints/, export/."""
     seed: int = 0
     """Determines the initial weights, the order of the data and every augmentation."""
+    # Matrix products keep float32 because the contrastive losses compare their results.
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision of the forward and backward passes. On a GPU, no means TF32 for convolutions and float32 for
-    matrix products, whose results the contrastive losses compare; bf16 is faster.
-    On CPUs with avx512_bf16 or amx, bf16 helps too: a quarter
-    to two fifths less time for a ResNet-18, nothing for a MobileNetV2."""
+    """Mixed precision of the forward and backward passes.
+    On a GPU, no means TF32 for convolutions and float32 for matrix products; bf16 is faster.
+    On CPUs with avx512_bf16 or amx, bf16 saves a ResNet-18 25 to 40 % of the time, a MobileNetV2 none."""
     cudnn_benchmark: bool = False
-    """Let cuDNN time its convolution algorithms and use the fastest. The choice may differ between launches, so a
-    resumed run is then equal up to rounding instead of bit-identical."""
+    """Let cuDNN time its convolution algorithms and use the fastest.
+    The choice may differ between launches: a resumed run is then equal up to rounding, not bit-identical."""
     compile: bool = False
-    """Compile the model with torch.compile: a slow first step, faster ones later. A ResNet-18 on a CPU gained
-    nothing."""
+    """Compile the model with torch.compile: a slow first step, faster ones later.
+    A ResNet-18 on a CPU gained nothing."""
     resume: Literal["auto", "never"] = "auto"
-    """auto resumes from the newest valid checkpoint in --out; never refuses a folder that already holds a run."""
+    """auto resumes from the newest valid checkpoint in --out.
+    never refuses a folder that already holds a run."""
     print_config: bool = False
     """Print the resolved configuration as JSON and exit."""
     preview: Path | None = None
     """Write a sheet of views, as the model would see them, to this PNG file and exit."""
     max_hours: float | None = None
-    """Save and exit with code 75 after this many hours, to stay within a scheduler's time limit. Run the same
-    command again to resume."""
+    """Save and exit with code 75 after this many hours, to stay within a scheduler's time limit.
+    Run the same command again to resume."""
     timeout_minutes: float = 10.0
-    """With several processes: if one makes no progress for this long, the job ends and names it. Must exceed the
-    time of a step, a validation and a save together."""
+    """With several processes: if one makes no progress for this long, the job ends and names it.
+    Must exceed the time of a step, a validation and a save together."""
     tracker: Literal["none", "tensorboard", "wandb", "trackio"] = "none"
     """Also send the metrics to this tracker, which must be installed, through accelerate."""
     plan: bool = False

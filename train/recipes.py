@@ -56,8 +56,9 @@ class AdaptConfig:
     episodic: float = 1.0
     """Weight of the loss that ranks distances to the nearest normal patch, as PatchCore measures them."""
     dense: float = 0.0
-    """Weight of the loss that compares the perturbed view with the crop, position by position. Weak views must then be
-    neither cropped nor flipped. On four categories, episodes alone were better than this loss alone."""
+    """Weight of the loss that compares the perturbed view with the crop, position by position.
+    Weak views must then be neither cropped nor flipped.
+    On four categories, episodes alone were better than this loss alone."""
     references: int = 1
     """Weak views per image that give an episode its normal patches, besides the crop itself."""
     temperature: float = 0.2
@@ -65,9 +66,9 @@ class AdaptConfig:
     keep_weight: float = 1.0
     """Weight of the squared distance from the starting features, at every position of three stages."""
     scales: tuple[float, ...] = ()
-    """Factors by which the export multiplies the maps of strides 4, 8 and 16 (MobileNetV2, EfficientNet). The layers
-    that read the maps divide by them, so the network computes the same. Detectors depend on the size of the values:
-    PatchCore gives the map with larger values more weight, and PaDiM adds a fixed ridge."""
+    """Factors by which the export multiplies the maps of strides 4, 8 and 16 (MobileNetV2, EfficientNet).
+    The layers that read the maps divide by them, so the network computes the same.
+    Detectors depend on the size of the values: PatchCore gives larger ones more weight, PaDiM adds a fixed ridge."""
 
 
 @dataclass(frozen=True, kw_only=True)

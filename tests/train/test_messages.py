@@ -1,12 +1,17 @@
 """What a command that cannot work says."""
 
+import ast
+import inspect
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from tests.train.helpers import arguments, run_train, write_photos
+from train import config, recipes
 from train.__main__ import main
 
 Fails = Callable[..., str]
@@ -25,6 +30,20 @@ def fails_with(capfd: pytest.CaptureFixture[str]) -> Fails:
         return capfd.readouterr().err
 
     return call
+
+
+@pytest.mark.parametrize("module", [config, recipes])
+def test_each_line_of_the_help_is_a_sentence(module: ModuleType) -> None:
+    """The option parser keeps line breaks of help texts: a break inside a sentence leaves a ragged paragraph."""
+    classes = [node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)]
+    texts = [
+        after.value.value
+        for node in classes
+        for option, after in itertools.pairwise(node.body)
+        if isinstance(option, ast.AnnAssign) and isinstance(after, ast.Expr)
+    ]
+    assert len(texts) > 10
+    assert [line for text in texts for line in text.splitlines() if not line.endswith(".")] == []
 
 
 def test_a_missing_folder_is_named_and_nothing_is_left(tmp_path: Path):
