@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.hub.server import HubServer
@@ -21,6 +22,9 @@ os.environ["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "1"  # its own attempts take a 
 os.environ.pop("SPD_WEIGHTS_CATALOG", None)
 # One thread for each of pytest's workers: OpenMP's threads spin while they wait and would take each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# hypothesis fails an example that takes 0.2 s, which says how busy the machine is and nothing about the code.
+hypothesis.settings.register_profile("spd-weights", deadline=None)
+hypothesis.settings.load_profile("spd-weights")
 
 RunPython = Callable[..., subprocess.CompletedProcess[str]]
 

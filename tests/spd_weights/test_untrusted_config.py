@@ -239,9 +239,7 @@ def _fuzz(export: Path, monkeypatch: pytest.MonkeyPatch, examples: int) -> None:
     outcomes = {"accepted": 0, "refused": 0}
 
     # The same examples each time: accepted configs come in bursts, so their share varies between runs.
-    @settings(
-        max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True
-    )
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
     @given(config=_changed(sound))
     def check(config: Any) -> None:
         _write(export, config)
@@ -276,7 +274,7 @@ def test_ten_thousand_changed_configs(export: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=3000, suppress_health_check=list(HealthCheck), database=None)
 @given(content=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_bytes_that_are_no_config(export: Path, content: bytes) -> None:
     (export / "config.json").write_bytes(content)

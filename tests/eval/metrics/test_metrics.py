@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
@@ -99,7 +99,6 @@ def official(maps, masks):
 
 
 @given(localised())
-@settings(deadline=None)
 def test_spot_diff_is_the_authors_formula(case):
     found = spot_diff_metrics(*case)
     assert [found[name].value for name in SPOT_DIFF_METRICS] == pytest.approx(official(*case), abs=1e-9)
@@ -140,7 +139,6 @@ def test_image_metrics_equal_scikit_learn(case):
 
 
 @given(localised())
-@settings(deadline=None)
 def test_pixel_metrics_equal_scikit_learn_and_a_loop(case):
     maps, masks = case
     found = pixel_metrics(maps, masks)

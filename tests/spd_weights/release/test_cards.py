@@ -39,7 +39,7 @@ _RECORDS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(_RECORDS)
 def test_any_record_renders_as_a_sound_card(record: dict[str, Any]) -> None:
     text = cards.render(record)

@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import stats
@@ -99,7 +99,6 @@ def test_crop_boxes_are_distributed_as_torchvisions():
         assert stats.ks_2samp(mine[:, column], theirs[:, column]).pvalue > 1e-4
 
 
-@settings(deadline=None)
 @given(width=st.integers(1, 400), height=st.integers(1, 400), seed=st.integers(0, 2**31))
 def test_crop_boxes_lie_inside_any_image(width: int, height: int, seed: int):
     draws = CropDraws.from_uniforms(np.random.default_rng(seed).random(23))

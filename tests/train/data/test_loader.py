@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spd_weights.errors import SpdError
@@ -33,7 +33,6 @@ def test_bad_files_are_replaced_by_a_neighbour_and_named(tmp_path: Path):
     assert torch.equal(again.crops[1], batch.crops[1])  # whatever the rest of the batch
 
 
-@settings(deadline=None)
 @given(images=st.integers(1, 60), batch=st.integers(1, 20), processes=st.sampled_from([1, 2, 4]))
 def test_every_epoch_sees_every_image_at_most_once_and_processes_share_each_batch(
     images: int, batch: int, processes: int
@@ -67,7 +66,6 @@ def test_workers_change_nothing(tmp_path: Path, workers: int):
         assert torch.equal(here, there)
 
 
-@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     batch=st.sampled_from([1, 2, 4, 6, 12]),

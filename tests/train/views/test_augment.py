@@ -41,7 +41,7 @@ def test_color_jitter_equals_torchvision_sample_by_sample(size: int):
         torch.testing.assert_close(result, image, atol=2e-5, rtol=0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(shift=st.floats(-0.5, 0.5), seed=st.integers(0, 99), size=st.sampled_from((9, 100)))
 def test_any_turn_of_the_hue_equals_torchvisions_way_through_angles(shift: float, seed: int, size: int):
     batch = (images(2, size, seed) * 4).round() / 4  # with ties between channels, and greys
@@ -72,7 +72,7 @@ def test_grayscale_equals_torchvision():
     torch.testing.assert_close(augment.grayscale_(batch.clone(), chosen), expected, atol=1e-4, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(size=st.integers(32, 160), sigmas=st.lists(st.floats(0.1, 4.0), min_size=2, max_size=2))
 def test_blur_equals_torchvision(size: int, sigmas: list[float]):
     batch = images(2, size)
@@ -112,7 +112,7 @@ def test_blur_of_zero_sigma_changes_nothing(size: int):
     assert not torch.equal(ours[1], batch[1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), size=st.integers(32, 64), flipped=st.booleans())
 def test_crop_equals_interpolate_on_the_cut_image(data: st.DataObject, size: int, flipped: bool):
     height, width = (data.draw(st.integers(size // 2, size)) for _ in range(2))

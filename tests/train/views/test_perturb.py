@@ -30,7 +30,7 @@ def photos(batch: int, size: int, seed: int = 0) -> torch.Tensor:
     return torch.nn.functional.avg_pool2d(noise, 5, 1, 2, count_include_pad=False)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(size=st.integers(32, 200), seed=st.integers(0, 2**32 - 1))
 def test_changes_are_under_alpha_and_there_is_always_one(size: int, seed: int):
     images = photos(3, size, seed)
