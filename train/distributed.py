@@ -66,7 +66,7 @@ def copy_buffers_from_first(module: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
-def share(value: Any, device: torch.device, source: int = 0) -> Any:
+def broadcast(value: Any, device: torch.device, source: int = 0) -> Any:
     """Send one process's value to all processes.
 
     Args:

@@ -14,7 +14,7 @@ from spd_weights.errors import SpdError
 from .checkpoint import checkpoint_due, save_run
 from .config import Config
 from .data.loader import Batch, Crops, make_loader
-from .distributed import share
+from .distributed import broadcast
 from .export import export_run, finished_export
 from .methods import after_step
 from .monitor.agreement import Agreed, agree
@@ -153,7 +153,7 @@ def _collapse_alarm(run: Run) -> CollapseAlarm | None:
     if isinstance(config, (Supervised, Adapt)):
         return None
     steps_per_queue = config.moco.queue_size // config.optim.batch_size if isinstance(config, MoCo) else 0
-    return CollapseAlarm(run.schedule.share, steps_per_queue, run.progress)
+    return CollapseAlarm(run.schedule.images_per_process, steps_per_queue, run.progress)
 
 
 def _report_bad_images(run: Run, batch: Batch, log: StepLog) -> None:
@@ -161,7 +161,7 @@ def _report_bad_images(run: Run, batch: Batch, log: StepLog) -> None:
     known, limit = run.progress["bad"], run.config.data.max_bad_fraction
     mine = {str(index): reason for index, reason in batch.bad.items()}  # JSON keys are strings
     for source in range(run.accelerator.num_processes):
-        for index, reason in share(mine, run.accelerator.device, source).items():
+        for index, reason in broadcast(mine, run.accelerator.device, source).items():
             if index not in known:
                 known[index] = reason
                 log.message(f"skipped an unreadable image: {reason}")

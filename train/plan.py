@@ -41,7 +41,7 @@ def plan(config: Config) -> str:
         seconds, waited, passes = _measure(run)
         decoded = images_per_core_second(Crops(run.images, config), run.schedule)
     images = config.optim.batch_size / seconds
-    wanted = run.schedule.share / (seconds * (1 - waited))
+    wanted = run.schedule.images_per_process / (seconds * (1 - waited))
     processes, cores = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), len(os.sched_getaffinity(0))
     parameters = sum(p.numel() for p in run.method.backbone.parameters())
     trained = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
@@ -65,7 +65,7 @@ def plan(config: Config) -> str:
         "parameters": f"{parameters / 1e6:.2f} M in the backbone, {trained / 1e6:.2f} M trained",
         "images": f"{len(run.images):,}, {run.schedule.steps_per_epoch:,} steps per epoch",
         "steps": f"{run.steps:,} of {config.optim.batch_size} images, "
-        f"{run.schedule.share // config.optim.accumulate} per process and pass",
+        f"{run.schedule.images_per_process // config.optim.accumulate} per process and pass",
         "passes": f"{passes:.3g} encoder passes per image",
         "memory": f"peak {peak}; a checkpoint takes {saved / 2**20:.0f} MiB",
         "measured": f"{images:,.1f} images/s, {seconds:.3g} s per step, {100 * waited:.0f} % of it waiting for data",
@@ -148,4 +148,4 @@ def _measure(run: Run) -> tuple[float, float, float]:
     elapsed, steps = time.perf_counter() - started, stop - min(_WARM_UP, stop - 1)
     for hook in hooks:
         hook.remove()
-    return elapsed / steps, waited / elapsed, counted[0] / (steps * run.schedule.share)
+    return elapsed / steps, waited / elapsed, counted[0] / (steps * run.schedule.images_per_process)

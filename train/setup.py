@@ -56,7 +56,7 @@ def begin(config: Config) -> Run:
     method = build_method(config, backbone, classes).to(
         accelerator.device, memory_format=memory_layout(accelerator.device)
     )
-    check_batch_norm(method, schedule.share // config.optim.accumulate)
+    check_batch_norm(method, schedule.images_per_process // config.optim.accumulate)
     on_gpu = accelerator.device.type == "cuda"
     if on_gpu:
         configure_gpu(config)

@@ -88,7 +88,7 @@ class Crops(Dataset[Batch]):
     def __init__(self, table: Table, config: Config) -> None:
         """Wrap a table from `open_images`; methods that compare views get two crops per image, others one."""
         self.table = table
-        self.views = 1 if isinstance(config, (Supervised, Adapt)) else 2
+        self.crops_per_image = 1 if isinstance(config, (Supervised, Adapt)) else 2
         self.size, self.area, self.seed = config.data.image_size, config.augment.crop_area, config.seed
         self.allowed_bad = int(config.data.max_bad_fraction * len(table))
 
@@ -103,8 +103,9 @@ class Crops(Dataset[Batch]):
             keys: (epoch, index), all with the same epoch.
         """
         epoch, indices = keys[0][0], np.array([index for _, index in keys])
-        numbers = np.stack([uniforms(self.seed, epoch, indices, f"crop {view}", 23) for view in range(self.views)], 1)
-        crops = torch.empty(len(keys), self.views, 3, self.size, self.size, dtype=torch.uint8)
+        streams = [f"crop {crop}" for crop in range(self.crops_per_image)]
+        numbers = np.stack([uniforms(self.seed, epoch, indices, stream, 23) for stream in streams], 1)
+        crops = torch.empty(len(keys), self.crops_per_image, 3, self.size, self.size, dtype=torch.uint8)
         bad: dict[int, str] = {}
         rows = self.table[indices.tolist()]
         labels = list(rows["label"]) if "label" in rows else None
@@ -174,20 +175,22 @@ class Schedule:
                 f"--optim.batch-size {batch_size} is not divisible by {processes} processes × "
                 f"--optim.accumulate {parts}"
             )
-        self.batch_size, self.seed, self.run_length = batch_size, seed, batch_size // strands
-        self.rank, self.share = rank, batch_size // processes
+        self.batch_size, self.seed, self.images_per_strand = batch_size, seed, batch_size // strands
+        self.rank, self.images_per_process = rank, batch_size // processes
         self.steps_per_epoch = self.images // batch_size
 
     def batches(self, start: int, stop: int) -> Iterator[list[tuple[int, int]]]:
         """Yield the (epoch, index) keys of this process's share of each step from `start` to `stop - 1`."""
         order: Callable[[np.ndarray], np.ndarray] | None = None
         ordered = -1
-        strand, place = np.divmod(self.rank * self.share + np.arange(self.share), self.run_length)
+        in_batch = self.rank * self.images_per_process + np.arange(self.images_per_process)
+        strand, in_strand = np.divmod(in_batch, self.images_per_strand)
+        first = strand * self.steps_per_epoch * self.images_per_strand + in_strand  # places at the epoch's first step
         for step in range(start, stop):
-            epoch, position = divmod(step, self.steps_per_epoch)
+            epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
             if order is None or epoch != ordered:
                 order, ordered = self._order(epoch), epoch
-            places = strand * self.steps_per_epoch * self.run_length + position * self.run_length + place
+            places = first + step_in_epoch * self.images_per_strand
             yield [(epoch, int(index)) for index in order(places)]
 
     def _order(self, epoch: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -225,19 +228,18 @@ class GroupOrder:
 
     def __call__(self, places: np.ndarray) -> np.ndarray:
         """Indices of the images at the given places of the order: int64, same shape."""
-        turns = np.searchsorted(self.ends, places, side="right")
-        needed = {int(self.groups[turn]) for turn in turns}
-        self.inside = {group: self.inside.get(group, None) for group in needed}
-        for group, order in self.inside.items():
-            if order is None:
-                rng = np.random.default_rng([self.seed, self.epoch, group + 1])
-                self.inside[group] = rng.permutation(self.sizes[group])
+        turns = np.searchsorted(self.ends, places, side="right")  # which of the shuffled groups holds each place
         groups = self.groups[turns]
-        rows = places - (self.ends[turns] - self.sizes[groups])
-        return np.array(
-            [self.first[group] + self.inside[int(group)][row] for group, row in zip(groups, rows, strict=True)],
-            np.int64,
-        )
+        in_group = places - (self.ends[turns] - self.sizes[groups])
+        # Orders of groups that this step does not need are forgotten, so memory does not grow.
+        self.inside = {group: self._order_inside(group) for group in map(int, np.unique(groups))}
+        indices = [self.first[group] + self.inside[int(group)][i] for group, i in zip(groups, in_group, strict=True)]
+        return np.array(indices, np.int64)
+
+    def _order_inside(self, group: int) -> np.ndarray:
+        if (order := self.inside.get(group)) is not None:
+            return order
+        return np.random.default_rng([self.seed, self.epoch, group + 1]).permutation(self.sizes[group])
 
 
 def make_loader(dataset: Crops, schedule: Schedule, start: int, stop: int, workers: int) -> Iterator[Batch]:
@@ -250,7 +252,7 @@ def make_loader(dataset: Crops, schedule: Schedule, start: int, stop: int, worke
         SpdError: a shard cannot be read.
     """
     sharded = isinstance(dataset.table, Shards)
-    workers = min(workers, schedule.share) if sharded else workers
+    workers = min(workers, schedule.images_per_process) if sharded else workers
     parts = max(1, workers) if sharded else 1
     loader = DataLoader(
         dataset,

@@ -17,7 +17,7 @@ from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
 from spd_weights.images import IMAGE_SUFFIXES
 
-from ..distributed import processes, rank, share
+from ..distributed import broadcast, processes, rank
 from .folders import Files, Listing, find_files, list_images
 from .shards import Layout, Shards, open_parquet, tar_rows, with_retries
 
@@ -106,7 +106,7 @@ def open_shared(source: str, labelled: bool, split: str, kept: Path, device: tor
             found = {"layout": None if isinstance(table, datasets.Dataset) else dataclasses.asdict(table.layout)}
         except SpdError as error:
             found = {"error": str(error)}
-    found = share(found, device)
+    found = broadcast(found, device)
     if "error" in found:
         raise SpdError(found["error"])
     if table is not None:
