@@ -131,7 +131,7 @@ def check_tensors(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
     """
     architecture = config["architecture"]
     _check_size(tensors, config, where)
-    model = headless(architecture, config["model_args"], where)
+    model = build_headless(architecture, config["model_args"], where)
     try:
         model.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
@@ -150,7 +150,7 @@ def _check_size(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], 
     """Refuse a small file whose config names a huge architecture, before memory is allocated for that."""
     try:
         with torch.device("meta"):
-            model = headless(config["architecture"], config["model_args"], where)
+            model = build_headless(config["architecture"], config["model_args"], where)
     except SpdError:  # an architecture that the meta device does not support, or arguments that are refused next
         return
     needed, found = (sum(value.numel() for value in each.values()) for each in (model.state_dict(), tensors))
@@ -158,7 +158,7 @@ def _check_size(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], 
         raise SpdError(f"{where} does not fit {config['architecture']}: {found} values, not {needed}; {_REMEDY}")
 
 
-def headless(architecture: str, model_args: Mapping[str, Any], where: str) -> nn.Module:
+def build_headless(architecture: str, model_args: Mapping[str, Any], where: str) -> nn.Module:
     """Build an untrained timm model without classifier.
 
     Raises:

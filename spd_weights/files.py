@@ -153,8 +153,8 @@ def _swap(staging: Path, directory: Path, former: Path) -> None:
         shutil.rmtree(former, ignore_errors=True)
 
 
-def holds(directory: Path, manifest: Mapping[str, Any], what: str) -> bool:
-    """Say whether a folder holds the complete output of an earlier call; its manifest.json is written last.
+def already_written(directory: Path, manifest: Mapping[str, Any], what: str) -> bool:
+    """Whether a folder holds the complete output of an earlier call; its manifest.json is written last.
 
     Args:
         directory: The folder.

@@ -79,7 +79,7 @@ def checked_bytes(row: Row, name: str, expected: str | None, cache_dir: str | Pa
             raise SpdError(f"{path}, a part of this package, is missing; reinstall spd-weights")
     found = sha256(path)
     if found != expected:
-        remedy = "reinstall spd-weights" if row.repo is None else _forget(path)
+        remedy = "reinstall spd-weights" if row.repo is None else _delete_from_cache(path)
         raise SpdError(f"{path} of {row.name} is damaged: expected sha256 {expected}, found {found}; {remedy}")
     return path
 
@@ -202,7 +202,7 @@ def _pull_repo(repo_id: str, revision: str | None) -> Path:
             lfs = remote[name].lfs
             expected = f"sha256 {lfs.sha256}" if lfs else f"git blob {remote[name].blob_id}"
             found = sha256(path)
-            remedy = _forget(path)
+            remedy = _delete_from_cache(path)
             raise SpdError(f"{path} of {repo_id} is damaged: expected {shown(expected)}, found {found}; {remedy}")
     return path.parent
 
@@ -241,7 +241,9 @@ def _cached_export(repo_id: str, revision: str | None) -> Path | None:
         digest = {40: _git_blob, 64: sha256}.get(len(stated))  # another length: a cache without links
         if digest is not None and digest(path) != stated:
             found = digest(path)
-            raise SpdError(f"{path} of {repo_id} is damaged: expected {stated}, found {found}; {_forget(path)}")
+            raise SpdError(
+                f"{path} of {repo_id} is damaged: expected {stated}, found {found}; {_delete_from_cache(path)}"
+            )
     return Path(str(paths[0])).parent
 
 
@@ -251,7 +253,7 @@ def _git_blob(content: Path | bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(blob) + blob).hexdigest()
 
 
-def _forget(path: Path) -> str:
+def _delete_from_cache(path: Path) -> str:
     """Remove a damaged file from the cache, so that the next attempt downloads it again; returns what to do."""
     try:
         path.resolve().unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from spd_weights.errors import SpdError, run_command
-from spd_weights.files import holds, replacing, write_json
+from spd_weights.files import already_written, replacing, write_json
 
 VERSION = 2  # raised whenever the same arguments would give other files
 
@@ -30,7 +30,7 @@ def write(directory: Path, name: str, arguments: Arguments, files: Callable[[Arg
     if directory.name.lower() == "visa":  # results call a data set by its folder's name
         raise SpdError(f"{directory}: rendered pictures must not pass for VisA; give the folder another name")
     manifest = {"made_by": name, "version": VERSION, "arguments": arguments}
-    if holds(directory, manifest, "these pictures"):
+    if already_written(directory, manifest, "these pictures"):
         return False
     with replacing(directory, known=()) as beside:
         for path, content in files(arguments):

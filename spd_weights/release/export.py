@@ -22,9 +22,9 @@ from spd_weights.checks import (
     RESULTS,
     TRAINING,
     WEIGHTS,
+    build_headless,
     check_export,
     check_tensors,
-    headless,
     stock_cfg,
 )
 from spd_weights.errors import SpdError
@@ -126,7 +126,7 @@ def _timm_config(training: Mapping[str, Any], tag: str) -> dict[str, Any]:
     return {
         "architecture": architecture,
         "num_classes": 0,
-        "num_features": headless(architecture, model_args, "the training record").num_features,
+        "num_features": build_headless(architecture, model_args, "the training record").num_features,
         "model_args": model_args,
         "pretrained_cfg": pretrained_cfg,
         # timm refuses unknown keys inside pretrained_cfg and ignores them here.
