@@ -16,7 +16,7 @@ from .config import Config
 from .methods.adapt import AdaptMethod
 from .recipes import MoCo, recipe_name
 from .run import Run
-from .run_folder import is_same_run, settings_of
+from .run_folder import is_same_run, json_settings
 
 _FINAL = ("loss", "loss_base", "loss_spd", "spd_accuracy", "feature_std", "effective_rank", "images_per_second")
 _PATHS = (("data", "train"), ("data", "val"), ("model", "init"), ("probe", "anomaly"), ("probe", "knn_bank"))
@@ -72,7 +72,7 @@ def training_record(run: Run) -> dict[str, Any]:
 
 def public_settings(config: Config) -> dict[str, Any]:
     """The resolved configuration, JSON-ready; paths on this machine are reduced to names."""
-    settings = settings_of(config)
+    settings = json_settings(config)
     settings["out"] = config.out.name
     for group, option in _PATHS:
         if value := settings[group][option]:

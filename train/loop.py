@@ -66,7 +66,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
     """Take the remaining steps; raises as `pretrain`."""
     config, device = run.config, run.accelerator.device
     make_views = ViewMaker(config, run.mean, run.std, device)
-    loader = make_loader(Crops(run.images, config), run.schedule, run.start, run.steps, config.data.workers)
+    loader = make_loader(Crops(run.images, config), run.schedule, run.first_step, run.steps, config.data.workers)
     guard, alarm = LossGuard(run.method, run.progress, _maximum_factor(config)), _collapse_alarm(run)
     validation = open_validation(run)
     run.wrapped.train()
@@ -74,7 +74,7 @@ def train(run: Run, stop: StopRequest, heart: Heartbeat) -> None:
         steps = ((batch, parts_of(batch, make_views)) for batch in log.clock.watch(loader))
         ahead = next(steps, None)
         heart.beat()
-        for step in range(run.start, run.steps):
+        for step in range(run.first_step, run.steps):
             done, (batch, parts) = step + 1, ahead
             guard.before_step()
             torch.manual_seed(config.seed + step)  # for dropout and the like, so that resuming has nothing to restore

@@ -31,8 +31,8 @@ class Run:
     wrapped: nn.Module
     """The method wrapped by accelerate (DDP, autocast): its forward is what gets called."""
     optimizer: torch.optim.Optimizer
-    start: int
-    """Steps completed before this process started."""
+    first_step: int
+    """The first step of this process: the number of steps that were completed before it started."""
     progress: dict[str, Any]
     """JSON-ready: training seconds, unreadable images, last metrics, and the guard's and alarm's memory."""
     saved_at: float = 0.0

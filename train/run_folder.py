@@ -60,7 +60,7 @@ def _previous_settings(config: Config) -> dict[str, Any] | None:
     if (path := config.out / _CONFIG).exists():
         return read_json(path)
     saved = checkpoint.load_newest(config.out / "checkpoints", print)
-    return saved and saved.progress.get("config", settings_of(config))
+    return saved and saved.progress.get("config", json_settings(config))
 
 
 def refuse_changed_settings(config: Config, before: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def is_same_run(config: Config) -> bool:
 
 
 def _changed(settings: dict[str, Any], config: Config) -> list[str]:
-    before, now = flatten(settings), flatten(settings_of(config))
+    before, now = flatten(settings), flatten(json_settings(config))
     return [
         f"--{key.replace('_', '-')} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
@@ -87,7 +87,7 @@ def _changed(settings: dict[str, Any], config: Config) -> list[str]:
     ]
 
 
-def settings_of(config: Config) -> dict[str, Any]:
+def json_settings(config: Config) -> dict[str, Any]:
     """The configuration exactly as it reads back from config.json (tuples are lists there)."""
     return json.loads(json.dumps(to_json(config)))
 

@@ -24,7 +24,7 @@ from .methods import build_method, check_batch_norm
 from .optim import make_optimizer
 from .recipes import Supervised
 from .run import Run
-from .run_folder import flatten, layout_file, prepare_folder, refuse_changed_settings, settings_of
+from .run_folder import flatten, json_settings, layout_file, prepare_folder, refuse_changed_settings
 from .views.views import memory_layout
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3)
@@ -70,7 +70,7 @@ def begin(config: Config) -> Run:
         keep_layout(images, config.data.train, labelled, "train", layout_file(config, "train"))
     accelerator.wait_for_everyone()
     _start_tracker(config, accelerator)
-    start, progress = _resume(config, accelerator, images, method, optimizer)
+    first_step, progress = _resume(config, accelerator, images, method, optimizer)
     progress.setdefault("starting_point", origin)
     if config.compile:
         method.compile()  # in place: torch.compile(method) would rename the tensors in its state_dict
@@ -79,7 +79,7 @@ def begin(config: Config) -> Run:
     steps = min(length, config.optim.max_steps or sys.maxsize)
     return Run(
         config, accelerator, images, schedule, steps, expected["mean"], expected["std"],
-        method, wrapped, optimizer, start, progress,
+        method, wrapped, optimizer, first_step, progress,
     )  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def _tracker_options(config: Config) -> dict[str, Any]:
 def _start_tracker(config: Config, accelerator: Accelerator) -> None:
     if config.tracker == "none":
         return
-    settings = flatten(settings_of(config))
+    settings = flatten(json_settings(config))
     settings = {key: v if isinstance(v, (int, float, str)) else str(v) for key, v in settings.items()}
     accelerator.init_trackers(_PROJECT.get(config.tracker, "spd-weights"), config=settings)
 
@@ -129,9 +129,9 @@ def _resume(
     """Restore the newest valid checkpoint, if any; returns the steps it had completed and the run's progress."""
     saved = checkpoint.load_newest(config.out / "checkpoints", accelerator.print)
     if saved is None:
-        settings = settings_of(config)
+        settings = json_settings(config)
         return 0, {"seconds": 0.0, "bad": {}, "data": fingerprint(images), "metrics": {}, "config": settings}
-    refuse_changed_settings(config, saved.progress.setdefault("config", settings_of(config)))  # absent in old ones
+    refuse_changed_settings(config, saved.progress.setdefault("config", json_settings(config)))  # absent in old ones
     if (before := saved.progress["data"]) != fingerprint(images):
         differ = f"{before['images']} images" if before["images"] != len(images) else "the same number, but other names"
         raise SpdError(

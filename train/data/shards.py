@@ -137,7 +137,7 @@ class Shards:
             return shard.read_row_group(within, columns=columns, use_threads=False)
 
         try:
-            table = with_retries(read, path)
+            table = read_with_retries(read, path)
         except _Damaged as error:
             return functools.partial(_no_row, f"the row group is damaged: {error}")
         labels = table.column(self.layout.label) if self.layout.label else None
@@ -200,7 +200,7 @@ def open_parquet(path: str, size: int | None = None, footer: pq.FileMetaData | N
     return pq.ParquetFile(HfFileSystem().open(path, "rb", cache_type="none", **known), metadata=footer)
 
 
-def with_retries(read: Callable[[], T], path: str) -> T:
+def read_with_retries(read: Callable[[], T], path: str) -> T:
     """Call `read` until it succeeds. Reads from the Hub are repeated for about two minutes, local ones are not.
 
     Raises:

@@ -19,7 +19,7 @@ from spd_weights.images import IMAGE_SUFFIXES
 
 from ..distributed import broadcast, processes, rank
 from .folders import Files, Listing, find_files, list_images
-from .shards import Layout, Shards, open_parquet, tar_rows, with_retries
+from .shards import Layout, Shards, open_parquet, read_with_retries, tar_rows
 
 Table = datasets.Dataset | Files | Shards
 _SHARDS = {".parquet": "parquet", ".tar": "webdataset"}
@@ -171,7 +171,7 @@ def _parquet(source: str, files: list[str], labelled: bool, features: datasets.F
 
     def footer(path: str) -> pq.ParquetFile:
         try:
-            return with_retries(lambda: open_parquet(path), path)
+            return read_with_retries(lambda: open_parquet(path), path)
         except SpdError:
             raise
         except Exception as error:

@@ -30,18 +30,18 @@ def build_method(config: Config, backbone: nn.Module, classes: int = 0) -> nn.Mo
     """
     if isinstance(config, Adapt):
         return AdaptMethod(backbone, config.adapt, config.data.image_size)
-    features = feature_width(backbone, config.data.image_size)
+    width = feature_width(backbone, config.data.image_size)
     spd = _resolved(config)
     if isinstance(config, SimSiam):
-        return SimSiamMethod(backbone, features, config.simsiam, spd)
+        return SimSiamMethod(backbone, width, config.simsiam, spd)
     if isinstance(config, MoCo):
-        return MoCoMethod(backbone, features, config.moco, spd, config.optim.batch_size)
+        return MoCoMethod(backbone, width, config.moco, spd, config.optim.batch_size)
     if isinstance(config, SimCLR):
-        return SimCLRMethod(backbone, features, config.simclr, spd)
+        return SimCLRMethod(backbone, width, config.simclr, spd)
     if isinstance(config, Linear):
-        return LinearMethod(backbone, features, classes)
+        return LinearMethod(backbone, width, classes)
     assert isinstance(config, Supervised)
-    return SupervisedMethod(backbone, features, classes, spd)
+    return SupervisedMethod(backbone, width, classes, spd)
 
 
 def after_step(method: nn.Module, out: dict[str, Tensor]) -> None:

@@ -8,17 +8,17 @@ from torch import Tensor, nn
 class LinearMethod(nn.Module):
     """Label cross-entropy of a linear classifier; the backbone is frozen and stays in evaluation mode."""
 
-    def __init__(self, backbone: nn.Module, features: int, classes: int) -> None:
+    def __init__(self, backbone: nn.Module, feature_width: int, classes: int) -> None:
         """Freeze the backbone and add the classifier, initialised as in MoCo's `main_lincls.py`.
 
         Args:
-            backbone: (B, 3, S, S) to (B, features).
-            features: width of the pooled features.
+            backbone: (B, 3, S, S) to (B, F).
+            feature_width: width F of the pooled features.
             classes: number of labels.
         """
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.classifier = nn.Linear(features, classes)
+        self.classifier = nn.Linear(feature_width, classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 

@@ -23,12 +23,14 @@ class MoCoMethod(nn.Module):
     queue: Tensor
     queue_ptr: Tensor
 
-    def __init__(self, backbone: nn.Module, features: int, config: MoCoConfig, spd: SpdConfig, batch_size: int) -> None:
+    def __init__(
+        self, backbone: nn.Module, feature_width: int, config: MoCoConfig, spd: SpdConfig, batch_size: int
+    ) -> None:
         """Add the head of the official code, the key encoder and the queue.
 
         Args:
-            backbone: (B, 3, S, S) to (B, features).
-            features: width of the pooled features.
+            backbone: (B, 3, S, S) to (B, F).
+            feature_width: width F of the pooled features.
             config: version, width, queue, momentum, temperature.
             spd: the SPD options.
             batch_size: number of keys that enter the queue per step, over all processes.
@@ -43,11 +45,11 @@ class MoCoMethod(nn.Module):
                 f"every step replaces the oldest batch of keys"
             )
         self.config = config
-        widths = [features, features, config.dim] if config.version == "v2" else [features, config.dim]
-        self.backbone, self.projector = backbone, mlp(widths, batch_norm=False)
+        hidden = [feature_width] if config.version == "v2" else []
+        self.backbone, self.projector = backbone, mlp([feature_width, *hidden, config.dim], batch_norm=False)
         self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.spd = SpotTheDifference(backbone, features, spd)
+        self.spd = SpotTheDifference(backbone, feature_width, spd)
         self.register_buffer("queue", F.normalize(torch.randn(config.queue_size, config.dim)))
         self.register_buffer("queue_ptr", torch.zeros((), dtype=torch.long))
 

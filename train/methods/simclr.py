@@ -38,20 +38,20 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
 class SimCLRMethod(nn.Module):
     """Two views of an image attract each other and repel the views of all other images in the batch."""
 
-    def __init__(self, backbone: nn.Module, features: int, config: SimCLRConfig, spd: SpdConfig) -> None:
+    def __init__(self, backbone: nn.Module, feature_width: int, config: SimCLRConfig, spd: SpdConfig) -> None:
         """Add the projector of the official code.
 
         Args:
-            backbone: (B, 3, S, S) to (B, features).
-            features: width of the pooled features.
+            backbone: (B, 3, S, S) to (B, F).
+            feature_width: width F of the pooled features.
             config: depth and width of the projector, temperature.
             spd: the SPD options.
         """
         super().__init__()
         self.backbone, self.temperature = backbone, config.temperature
-        hidden = [features] * (config.projector_layers - 1)
-        self.projector = mlp([features, *hidden, config.projector_dim], batch_norm=True, output_norm="scale")
-        self.spd = SpotTheDifference(backbone, features, spd)
+        hidden = [feature_width] * (config.projector_layers - 1)
+        self.projector = mlp([feature_width, *hidden, config.projector_dim], batch_norm=True, output_norm="scale")
+        self.spd = SpotTheDifference(backbone, feature_width, spd)
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the losses of a batch.

@@ -12,21 +12,21 @@ from .spd import SpotTheDifference
 class SimSiamMethod(nn.Module):
     """Two views of an image attract each other, with a predictor on one side and a stop-gradient on the other."""
 
-    def __init__(self, backbone: nn.Module, features: int, config: SimSiamConfig, spd: SpdConfig) -> None:
+    def __init__(self, backbone: nn.Module, feature_width: int, config: SimSiamConfig, spd: SpdConfig) -> None:
         """Add the heads of the official ImageNet code.
 
         Args:
-            backbone: (B, 3, S, S) to (B, features).
-            features: width of the pooled features.
+            backbone: (B, 3, S, S) to (B, F).
+            feature_width: width F of the pooled features.
             config: widths of the heads.
             spd: the SPD options.
         """
         super().__init__()
         width = config.projector_dim
         self.backbone = backbone
-        self.projector = mlp([features, features, features, width], batch_norm=True, output_norm="plain")
+        self.projector = mlp([feature_width, feature_width, feature_width, width], batch_norm=True, output_norm="plain")
         self.predictor = mlp([width, config.predictor_dim, width], batch_norm=True)
-        self.spd = SpotTheDifference(backbone, features, spd)
+        self.spd = SpotTheDifference(backbone, feature_width, spd)
 
     def embed(self, images: Tensor) -> Tensor:
         """Projector outputs z of normalised images: (B, 3, S, S) to (B, D)."""

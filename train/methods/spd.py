@@ -54,12 +54,12 @@ Encoder = Callable[[Tensor], Tensor]
 class SpotTheDifference(nn.Module):
     """Encodes the SPD views and computes the loss; returns nothing for a batch without SPD views."""
 
-    def __init__(self, backbone: nn.Module, features: int, config: SpdConfig) -> None:
+    def __init__(self, backbone: nn.Module, feature_width: int, config: SpdConfig) -> None:
         """Choose the form of the loss.
 
         Args:
             backbone: a timm model; only the width of a stage is read from it.
-            features: width of its pooled features.
+            feature_width: width F of its pooled features.
             config: the SPD options; `loss` must not be "auto".
 
         Raises:
@@ -69,7 +69,7 @@ class SpotTheDifference(nn.Module):
         self.config = config
         self.classifier = None
         if config.loss == "cross_entropy" and config.weight > 0:
-            width = features if config.layer is None else _stage_width(backbone, config.layer)
+            width = feature_width if config.layer is None else _stage_width(backbone, config.layer)
             self.classifier = nn.Linear(width, 2)
 
     def forward(

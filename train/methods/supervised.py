@@ -10,19 +10,19 @@ from .spd import SpotTheDifference
 class SupervisedMethod(nn.Module):
     """Label cross-entropy. SPD adds the question whether an image was locally perturbed (paper §3.2)."""
 
-    def __init__(self, backbone: nn.Module, features: int, classes: int, spd: SpdConfig) -> None:
+    def __init__(self, backbone: nn.Module, feature_width: int, classes: int, spd: SpdConfig) -> None:
         """Add the classifier.
 
         Args:
-            backbone: (B, 3, S, S) to (B, features).
-            features: width of the pooled features.
+            backbone: (B, 3, S, S) to (B, F).
+            feature_width: width F of the pooled features.
             classes: number of labels.
             spd: the SPD options.
         """
         super().__init__()
         self.backbone = backbone
-        self.classifier = nn.Linear(features, classes)
-        self.spd = SpotTheDifference(backbone, features, spd)
+        self.classifier = nn.Linear(feature_width, classes)
+        self.spd = SpotTheDifference(backbone, feature_width, spd)
 
     def forward(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute the losses of a batch.

@@ -80,8 +80,8 @@ class StepLog:
         self.run, config, main = run, run.config, run.accelerator.is_main_process
         spd = f" + SPD {config.spd.weight:g}" if config.spd.weight > 0 else ""
         track = None if config.tracker == "none" else run.accelerator.log
-        self.bar = ProgressBar(f"{recipe_name(config)}{spd}", run.start, run.steps, main)
-        self.file = MetricsLog(config.out / "metrics.jsonl", run.start, track) if main else None
+        self.bar = ProgressBar(f"{recipe_name(config)}{spd}", run.first_step, run.steps, main)
+        self.file = MetricsLog(config.out / "metrics.jsonl", run.first_step, track) if main else None
         self.clock = Clock(config.optim.batch_size)
 
     def __enter__(self) -> "StepLog":
