@@ -128,12 +128,13 @@ def _measure(run: Run) -> tuple[float, float, float]:
     hooks = [copy.get_submodule(stem).register_forward_pre_hook(count) for copy in copies]
     make_views = ViewMaker(run.config, run.mean, run.std, accelerator.device)
     stop = min(_WARM_UP + _MEASURED, run.schedule.steps_per_epoch)
+    warm_up = min(_WARM_UP, stop - 1)
     loader = iter(make_loader(Crops(run.images, run.config), run.schedule, 0, stop, run.config.data.workers))
     run.wrapped.train()
     started = previous = time.perf_counter()
     waited = 0.0
     for step in range(stop):
-        if step == min(_WARM_UP, stop - 1):
+        if step == warm_up:
             if accelerator.device.type == "cuda":
                 torch.cuda.synchronize()
             started, waited, counted[0] = time.perf_counter(), 0.0, 0
@@ -145,7 +146,7 @@ def _measure(run: Run) -> tuple[float, float, float]:
         run.optimizer.zero_grad()
     if accelerator.device.type == "cuda":
         torch.cuda.synchronize()
-    elapsed, steps = time.perf_counter() - started, stop - min(_WARM_UP, stop - 1)
+    elapsed, steps = time.perf_counter() - started, stop - warm_up
     for hook in hooks:
         hook.remove()
     return elapsed / steps, waited / elapsed, counted[0] / (steps * run.schedule.images_per_process)

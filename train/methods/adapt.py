@@ -55,9 +55,13 @@ class AdaptMethod(nn.Module):
         self.backbone, self.config = backbone, config
         self.exported()  # refuses impossible factors before the first step
         self.start = copy.deepcopy(backbone).requires_grad_(False)
-        maps = self._maps(backbone.eval(), torch.zeros(1, 3, image_size, image_size))
+        self._freeze_unread_layers(image_size)
+
+    def _freeze_unread_layers(self, image_size: int) -> None:
+        """Freeze the layers that no map depends on; a backward pass through the maps finds them."""
+        maps = self._maps(self.backbone.eval(), torch.zeros(1, 3, image_size, image_size))
         sum(m.sum() for m in maps).backward()
-        for parameter in backbone.parameters():  # layers after the last stage get no gradient
+        for parameter in self.backbone.parameters():
             parameter.requires_grad_(parameter.grad is not None)
             parameter.grad = None
 

@@ -105,6 +105,7 @@ class MoCoMethod(nn.Module):
         """
         images_all = gather(images)
         per_process, world = len(images), len(images_all) // len(images)
+        # Every world-th image from 0 on, then from 1 on, and so on: per_process of them for each process in turn.
         shuffle = torch.arange(len(images_all), device=images.device).view(per_process, world).T.reshape(-1)
         mine = shuffle[rank() * per_process : (rank() + 1) * per_process]
         k_all = gather(unit(self.key_projector(self.key_backbone(images_all[mine]))))

@@ -131,17 +131,19 @@ def ridge_accuracy(features: Tensor, labels: Tensor, val_features: Tensor, val_l
     x, v = (features - mean) / std, (val_features - mean) / std
     onehot = nn.functional.one_hot(labels).double()
     y = onehot - onehot.mean(0)
-    scale, axes = torch.linalg.eigh(x.T @ x)
-    along = x @ axes
-    target = along.T @ y
-    best = (-1.0, 0.0, target)
+    # In the eigenvectors' coordinates xᵀx is diagonal, so each penalty costs a division.
+    eigenvalues, eigenvectors = torch.linalg.eigh(x.T @ x)
+    rotated = x @ eigenvectors
+    rotated_y = rotated.T @ y
+    best = (-1.0, 0.0, rotated_y)
     for penalty in PENALTIES:
-        shrunk = 1 / (scale.clamp(min=0) + penalty * len(x))
-        leverage = (along.square() @ shrunk + 1 / len(x)).clamp(max=1 - 1e-9)[:, None]
-        left_out = y - (y - along @ (shrunk[:, None] * target)) / (1 - leverage) + onehot.mean(0)
+        inverse = 1 / (eigenvalues.clamp(min=0) + penalty * len(x))
+        solution = inverse[:, None] * rotated_y
+        leverage = (rotated.square() @ inverse + 1 / len(x)).clamp(max=1 - 1e-9)[:, None]
+        left_out = y - (y - rotated @ solution) / (1 - leverage) + onehot.mean(0)
         accuracy = float((left_out.argmax(1) == labels).double().mean())
         if accuracy > best[0]:
-            best = (accuracy, penalty, axes @ (shrunk[:, None] * target))
+            best = (accuracy, penalty, eigenvectors @ solution)
     predicted = (v @ best[2] + onehot.mean(0)).argmax(1)
     return float((predicted == val_labels).double().mean()), best[1]
 

@@ -158,23 +158,24 @@ def color_jitter_(images: Tensor, factors: Tensor, order: np.ndarray, weight: Te
     if not len(changed):
         return images
     operations = _ORDERS[order]
-    # Before each position images are sorted by their next operation, so that each operation is called once.
-    rows = np.stack([changed[np.argsort(operations[changed, position], kind="stable")] for position in range(4)])
-    places, place = rows.copy(), np.empty(len(images), np.int64)
+    # Four turns. Before each, images are sorted by their next operation, so that each operation is called once.
+    rows = np.stack([changed[np.argsort(operations[changed, turn], kind="stable")] for turn in range(4)])
+    # sources[turn]: where the sorted images lie in `images` (first turn) or in the result of the turn before.
+    sources, place_of = rows.copy(), np.empty(len(images), np.int64)
     for before, after in itertools.pairwise(range(4)):
-        place[rows[before]] = np.arange(len(changed))
-        places[after] = place[rows[after]]
+        place_of[rows[before]] = np.arange(len(changed))
+        sources[after] = place_of[rows[after]]
     values = np.concatenate([factors.numpy()[:, :3], _rotations(factors.numpy()[:, 3])], 1)[rows]
-    values, sources = (to_device(torch.from_numpy(numbers), images.device) for numbers in (values, places))
+    values, sources = (to_device(torch.from_numpy(numbers), images.device) for numbers in (values, sources))
     weights = [None] * 4 if weight is None else weight[to_device(torch.from_numpy(rows), images.device)]
     jittered = images
-    for position in range(4):
-        jittered = jittered.index_select(0, sources[position])
-        ends = np.searchsorted(operations[rows[position], position], range(5))
+    for turn in range(4):
+        jittered = jittered.index_select(0, sources[turn])
+        ends = np.searchsorted(operations[rows[turn], turn], range(5))
         for adjust, column, (start, stop) in zip(_ADJUST, _COLUMNS, itertools.pairwise(ends), strict=True):
             if start < stop:
-                pivots = None if weight is None else weights[position][start:stop]
-                adjust(jittered[start:stop], values[position, start:stop, column], pivots)
+                pivots = None if weight is None else weights[turn][start:stop]
+                adjust(jittered[start:stop], values[turn, start:stop, column], pivots)
     return _put(images, torch.from_numpy(rows[-1]), jittered)
 
 
