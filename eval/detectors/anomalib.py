@@ -39,7 +39,7 @@ class SavedDetector(AnomalibModule):
         """
         detector, extractor, about = load_detector(Path(path), weights)
         post_processor = PostProcessor(enable_normalization=False)
-        post_processor._image_threshold.fill_(about["threshold_hint"])  # anomalib has no public way to set it
+        post_processor._image_threshold.fill_(about["threshold"])  # anomalib has no public way to set it
         squares = _Squares(extractor.image_size, about["settings"]["resize"])
         super().__init__(PreProcessor(squares), post_processor, visualizer=False)
         self.model = _Model(extractor, detector)

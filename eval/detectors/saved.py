@@ -97,6 +97,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise SpdError(f"{path}: a safetensors file, but not a detector; {program('eval fit')} writes detectors")
     if schema != SCHEMA:
         raise SpdError(f"{path}: a detector in format {schema}, this version reads format {SCHEMA}; fit it again")
+    if "threshold_hint" in about:  # its earlier name
+        about["threshold"] = about.pop("threshold_hint")
     known = asdict(Settings())
     if about.get("settings", {}).keys() != known.keys():
         raise SpdError(f"{path}: fitted with options of another version ({', '.join(known)} expected); fit it again")

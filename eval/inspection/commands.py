@@ -139,7 +139,7 @@ def _summary(fitted: Fitted, save: Path) -> list[str]:
         f"{about['method']} fitted on {about['n_train']} photographs in {about['seconds'] / 60:.1f} min"
         + ("" if memory is None else f", peak memory {memory:.0f} MiB"),
         *filter(None, [about["adaptation"]["note"]]),
-        f"threshold {about['threshold_hint']:.6g}: {about['threshold_note']}",
+        f"threshold {about['threshold']:.6g}: {about['threshold_note']}",
         f"detector: {save} ({size:.1f} MiB)",
     ]
     return lines

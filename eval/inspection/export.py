@@ -86,7 +86,7 @@ def export(path: Path, to: str, out: Path | None = None, weights: str | None = N
     out = out or path.with_suffix(FORMATS[to])
     if out.suffix != FORMATS[to]:
         raise SpdError(f"{out}: a file for {to} must end in {FORMATS[to]}")
-    graph = _Graph(extractor, detector, about["threshold_hint"]).cpu().eval()
+    graph = _Graph(extractor, detector, about["threshold"]).cpu().eval()
     noise = np.random.default_rng(0).integers(0, 256, (3, extractor.image_size, extractor.image_size, 3), np.uint8)
     with torch.inference_mode():  # fills caches, too, in which tracing would leave tensors without values
         expected = {name: result.numpy() for name, result in zip(_OUTPUTS, graph(torch.from_numpy(noise)), strict=True)}
@@ -153,7 +153,7 @@ def _metadata(about: dict[str, Any], extractor: Extractor | TiledExtractor) -> d
     return {
         "image_size": str(extractor.image_size),
         "resize": about["settings"]["resize"],
-        "threshold": str(about["threshold_hint"]),
+        "threshold": str(about["threshold"]),
         "map_range": json.dumps([about["map_median"], about["map_maximum"]]),
         "weights_sha256": str(about["weights_sha256"]),
         "detector": json.dumps(about),

@@ -167,7 +167,7 @@ def _description(
         "architecture": extractor.architecture,
         "layers": extractor.layers,
         "n_train": threshold.images,
-        "threshold_hint": threshold.value,
+        "threshold": threshold.value,
         "false_alarm_rate": threshold.rate,
         "threshold_note": threshold.note,
         **_levels(unseen),

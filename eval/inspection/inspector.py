@@ -57,7 +57,7 @@ class Inspector:
             SpdError: As `load_detector`.
         """
         self._detector, self._extractor, about = load_detector(path, weights)
-        self.threshold = about["threshold_hint"] if threshold is None else threshold
+        self.threshold = about["threshold"] if threshold is None else threshold
         self.device = self._extractor.device.type
         self.run = {"detector": {"sha256": sha256(path), **about}, "threshold": self.threshold}
         self._resize = about["settings"]["resize"]

@@ -55,4 +55,4 @@ def test_engine_gives_our_scores(place, tmp_path, method):
     assert measured["image_AUROC"] == pytest.approx(image_metrics(scores.numpy(), anomalous)["image_auroc"].value)
     assert "pixel_AUROC" in measured
     labels = [bool(label) for batch in predictions for label in batch.pred_label]
-    assert sum(labels) == int((scores > about["threshold_hint"]).sum())
+    assert sum(labels) == int((scores > about["threshold"]).sum())

@@ -71,7 +71,7 @@ def test_graph_equals_the_detector_in_batches_of_any_size(place, exported):
         score, heat, above = (np.concatenate(results) for results in zip(*found, strict=True))
         assert relative(score, scores) < TOLERANCE
         assert relative(heat, maps) < TOLERANCE
-        assert above.tolist() == (scores > about["threshold_hint"]).tolist()
+        assert above.tolist() == (scores > about["threshold"]).tolist()
         assert 0 < above.sum() < 8
 
 
@@ -86,7 +86,7 @@ def test_example_needs_no_torch_and_sees_photographs_as_we_do(place, exported, t
     printed = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
     scores, _ = detector(extractor(squares(place, extractor.image_size)))
     np.testing.assert_allclose([float(line.split()[0]) for line in printed], scores, rtol=1e-4)
-    assert [" above " in line for line in printed] == (scores > about["threshold_hint"]).tolist()
+    assert [" above " in line for line in printed] == (scores > about["threshold"]).tolist()
     assert np.asarray(Image.open(tmp_path / "000-heat.png")).shape == (extractor.image_size, extractor.image_size, 3)
 
 
@@ -94,7 +94,7 @@ def test_metadata_says_what_it_is(exported):
     about = onnxruntime.InferenceSession(exported[1]).get_modelmeta().custom_metadata_map
     detector = json.loads(about["detector"])
     assert about["weights_sha256"] == detector["weights_sha256"]
-    assert float(about["threshold"]) == detector["threshold_hint"]
+    assert float(about["threshold"]) == detector["threshold"]
     assert json.loads(about["versions"])["torch"] == torch.__version__.split("+")[0]
 
 

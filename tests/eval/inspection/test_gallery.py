@@ -11,7 +11,7 @@ from eval.inspection.predict import predict
 from tests.eval.inspection.helpers import fitted
 
 ABOUT = {
-    "threshold_hint": 2.0, "threshold_note": "1 % expected", "method": "padim", "weights": "w", "n_train": 50,
+    "threshold": 2.0, "threshold_note": "1 % expected", "method": "padim", "weights": "w", "n_train": 50,
     "created": "2026-01-01T00:00:00", "map_maximum": 1.0,
 }  # fmt: skip
 

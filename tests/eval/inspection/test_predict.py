@@ -137,6 +137,16 @@ def test_scores_of_another_detector_or_threshold_are_not_mixed(place, tmp_path):
     assert len((tmp_path / "out" / "scores.jsonl").read_text().splitlines()) == 1
 
 
+def test_detectors_of_before_the_threshold_was_renamed_are_read(place, tmp_path):
+    file, photo = fitted(place, tmp_path, "knn"), place / "set" / "tile" / "test" / "spot" / "000.png"
+    with safetensors.safe_open(file, framework="pt") as saved:
+        about = json.loads(saved.metadata()["anomaly_detector"])
+    older = {"threshold_hint" if key == "threshold" else key: value for key, value in about.items()}
+    save_file(load_file(file), tmp_path / "older.safetensors", metadata={"anomaly_detector": json.dumps(older)})
+    done = predict(tmp_path / "older.safetensors", [photo], tmp_path / "out", workers=0)
+    assert done.threshold == about["threshold"]
+
+
 def test_tiles_find_a_defect_that_one_small_input_loses(tmp_path, place):
     """A defect of 5 px in a photograph of 320 px, seen at 64 px."""
     rng = np.random.default_rng(0)

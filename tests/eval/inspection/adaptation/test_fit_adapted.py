@@ -52,7 +52,7 @@ def test_adapted_detector_is_saved_with_its_maps(parts, tmp_path):
 def test_the_same_photographs_give_the_same_verdict(parts, tmp_path):
     first, second = (fit(parts, tmp_path / "part.safetensors", ADAPT).about for _ in range(2))
     assert first["adaptation"] == second["adaptation"]
-    assert first["threshold_hint"] == second["threshold_hint"]
+    assert first["threshold"] == second["threshold"]
 
 
 def test_methods_that_were_not_measured_are_not_adapted(parts, tmp_path):
