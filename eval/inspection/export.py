@@ -61,7 +61,9 @@ class _Graph(nn.Module):
         return score, maps, score > self._threshold
 
 
-def export(path: Path, to: str, out: Path | None = None, weights: str | None = None) -> Path:
+def export(
+    path: Path, to: str, out: Path | None = None, weights: str | None = None, threshold: float | None = None
+) -> Path:
     """Export a saved detector, and check on noise that the graph computes the same.
 
     The input is `pixels`, RGB, uint8 [B, S, S, 3], for any B: a photograph resized by `read_image`. Resizing is not
@@ -72,6 +74,7 @@ def export(path: Path, to: str, out: Path | None = None, weights: str | None = N
         to: One of `FORMATS`.
         out: The file to write, complete or absent; by default beside the detector.
         weights: Name of the backbone, if it is no longer available under the recorded name.
+        threshold: Instead of the detector's own.
 
     Returns:
         The file. The weights of an OpenVINO file lie beside it, with the suffix .bin.
@@ -86,12 +89,13 @@ def export(path: Path, to: str, out: Path | None = None, weights: str | None = N
     out = out or path.with_suffix(FORMATS[to])
     if out.suffix != FORMATS[to]:
         raise SpdError(f"{out}: a file for {to} must end in {FORMATS[to]}")
-    graph = _Graph(extractor, detector, about["threshold"]).cpu().eval()
+    threshold = about["threshold"] if threshold is None else threshold
+    graph = _Graph(extractor, detector, threshold).cpu().eval()
     noise = np.random.default_rng(0).integers(0, 256, (3, extractor.image_size, extractor.image_size, 3), np.uint8)
     with torch.inference_mode():  # fills caches, too, in which tracing would leave tensors without values
         expected = {name: result.numpy() for name, result in zip(_OUTPUTS, graph(torch.from_numpy(noise)), strict=True)}
     model = _onnx_model(graph, noise[:2])  # the check has another batch size
-    for key, value in _metadata(about, extractor).items():
+    for key, value in _metadata(about, extractor, threshold).items():
         model.metadata_props.add(key=key, value=value)
 
     def check(run: Callable[[np.ndarray], Results]) -> None:
@@ -148,12 +152,12 @@ def _onnx_model(graph: _Graph, pixels: np.ndarray) -> Any:
     return program.model_proto
 
 
-def _metadata(about: dict[str, Any], extractor: Extractor | TiledExtractor) -> dict[str, str]:
+def _metadata(about: dict[str, Any], extractor: Extractor | TiledExtractor, threshold: float) -> dict[str, str]:
     """What a user of the graph must know, and where it comes from: JSON, or plain text."""
     return {
         "image_size": str(extractor.image_size),
         "resize": about["settings"]["resize"],
-        "threshold": str(about["threshold"]),
+        "threshold": str(threshold),
         "map_range": json.dumps([about["map_median"], about["map_maximum"]]),
         "weights_sha256": str(about["weights_sha256"]),
         "detector": json.dumps(about),

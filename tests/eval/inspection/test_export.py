@@ -98,6 +98,20 @@ def test_metadata_says_what_it_is(exported):
     assert json.loads(about["versions"])["torch"] == torch.__version__.split("+")[0]
 
 
+def test_another_threshold(place, exported, tmp_path):
+    detector, extractor, _ = load_detector(exported[0])
+    images = squares(place, extractor.image_size)
+    scores = detector(extractor(images))[0].numpy()
+    threshold = float(np.sort(scores)[-2:].mean())
+    options = ["--to", "onnx", "--out", str(tmp_path / "part.onnx"), "--threshold", str(threshold)]
+    assert main(["export", str(exported[0]), *options]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "part.onnx")
+    (above,) = session.run(["above"], {"pixels": images.permute(0, 2, 3, 1).contiguous().numpy()})
+    assert above.tolist() == (scores > threshold).tolist()
+    assert above.sum() == 1
+    assert float(session.get_modelmeta().custom_metadata_map["threshold"]) == threshold
+
+
 def test_one_file_is_written_and_nothing_is_left_beside(exported):
     assert {file.suffix for file in exported[1].parent.glob(f"*{exported[1].stem}*")} == {".safetensors", ".onnx"}
 
