@@ -122,8 +122,10 @@ def _prepare(folder: Path, weights: str, bank: int) -> None:
     model.model.memory_bank = detector.bank.clone()  # tensors made in inference mode cannot be exported
     model.eval()
     model.to_torch(folder)
-    model.to_onnx(folder)
-    model.to_openvino(folder)
+    # Photographs of any size. A dynamic batch would become one of 2: anomalib 2.7 traces with two images.
+    sides = {"dynamic_axes": {"input": {2: "height", 3: "width"}}}
+    model.to_onnx(folder, **sides)
+    model.to_openvino(folder, onnx_kwargs=sides)
 
 
 def _bank(extractor, detector, photos: Sequence[Path], count: int) -> torch.Tensor:
