@@ -7,14 +7,14 @@ the four rows of each category, and what was measured besides.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from eval.metrics.means import distinct
 from eval.metrics.metrics import TITLES
-from eval.report.summary import COLUMNS, summary
+from eval.report.summary import COLUMNS, differences, summary
 from eval.results import read_results
 from examples.results_folder import markdown_table
 from spd_weights.files import read_json, write_text
@@ -56,10 +56,8 @@ def page(folder: Path) -> str:
     names = distinct(row["weights"] for row in rows)
     extras = {name: read_json(folder / name)["rows"] for name in (FEATURES, PROBE) if (folder / name).is_file()}
     parts = [_HEAD]
-    for start, label in starts(names):
-        rescaled, recipe = f"{label}_rescaled", f"{label}_adapt"
-        released = [name for name in names if name.startswith(f"{label}_spd")]
-        compared = [start, rescaled, recipe, *released]
+    for label, compared in compared_weights(names).items():
+        start, rescaled, recipe, *_ = compared
         parts += [f"## {start}", four_rows(rows, compared, groups)]
         for baseline in (start, rescaled):
             parts += [f"### `{recipe}` − `{baseline}` by category", by_category(rows, recipe, baseline, groups)]
@@ -70,12 +68,29 @@ def page(folder: Path) -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def starts(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The starts among the weights' names, each with the architecture that its runs are named after."""
+def compared_weights(names: Sequence[str]) -> dict[str, list[str]]:
+    """For each architecture: its start, the rescaled start, the recipe, and released weights if any were evaluated."""
+    found = {}
     for control in names:
         label = control.removesuffix("_rescaled")
         if label != control:
-            yield next(name for name in names if name.split(".")[0] == label), label
+            start = next(name for name in names if name.split(".")[0] == label)
+            released = [name for name in names if name.startswith(f"{label}_spd")]
+            found[label] = [start, control, f"{label}_adapt", *released]
+    return found
+
+
+def all_differences(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The differences of all weights to their start and to their rescaled start, as cards show them."""
+    rows, groups = results["rows"], results["config"].get("groups", [])
+    return [
+        entry
+        for compared in compared_weights(distinct(row["weights"] for row in rows)).values()
+        for weights in compared[1:]
+        for baseline in compared[:2]
+        if weights != baseline
+        for entry in differences(rows, weights, baseline, groups)
+    ]
 
 
 def categories(rows: Rows) -> list[str]:

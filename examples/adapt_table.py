@@ -20,7 +20,7 @@ from typing import Any
 import timm
 import torch
 
-from examples.adapt_page import FEATURES, PROBE, write_page
+from examples.adapt_page import FEATURES, PROBE, all_differences, write_page
 from examples.quickstart import fail, run
 from examples.results_folder import keep_results, keep_rows
 from spd_weights import golden
@@ -161,6 +161,8 @@ def probe(args: argparse.Namespace, weights: list[str]) -> None:
 def keep(args: argparse.Namespace) -> None:
     """Copy the measurements that the tables are rendered from."""
     keep_results(args.out / "eval", args.to, args.group)
+    results = read_json(args.to / "results.json")
+    write_json(args.to / "results.json", {**results, "differences": all_differences(results)})
     for name in (FEATURES, PROBE):
         if (args.out / name).is_file():
             keep_rows(read_json(args.out / name), args.to / name)

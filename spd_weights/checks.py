@@ -25,7 +25,7 @@ from spd_weights.files import is_folder, read_json, sha256
 WEIGHTS, CONFIG, CARD, TRAINING = "model.safetensors", "config.json", "README.md", "training.json"
 EXPORT_FILES = (WEIGHTS, CONFIG, CARD, TRAINING)
 # Optional, shown on the card: what `python -m eval` measured, and the sheet that `python -m train --preview` draws.
-RESULTS, PREVIEW = "results.json", "preview.png"
+RESULTS, PREVIEW, CHART = OPTIONAL_FILES = ("results.json", "preview.png", "chart.svg")
 
 MODEL_ARGS = ("in_chans", "img_size", "num_classes")
 """The only arguments that a config.json may pass to `timm.create_model`: they describe the architecture."""

@@ -27,8 +27,7 @@ from spd_weights.catalog import Row, catalog_path, find, list_weights
 from spd_weights.checks import (
     CONFIG,
     EXPORT_FILES,
-    PREVIEW,
-    RESULTS,
+    OPTIONAL_FILES,
     SMALL_FILE,
     WEIGHTS,
     check_export,
@@ -127,7 +126,7 @@ def _pull_row(row: Row) -> Path:
 def _copied(folder: Path, to: Path | None) -> Path:
     if to is None:
         return folder
-    with replacing(to, known=(*EXPORT_FILES, RESULTS, PREVIEW)) as beside:
+    with replacing(to, known=(*EXPORT_FILES, *OPTIONAL_FILES)) as beside:
         for name in EXPORT_FILES:
             shutil.copyfile(folder / name, beside / name)
     return to

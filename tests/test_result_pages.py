@@ -19,6 +19,9 @@ PAGES = {"features.json": adapt_page.page, "*_seed0/metrics.jsonl": paired_page.
 def test_committed_pages_are_what_committed_files_give(page: Path):
     (render,) = (render for source, render in PAGES.items() if list(page.parent.glob(source)))
     assert page.read_text(encoding="utf-8") == render(page.parent)
+    results = read_json(page.parent / "results.json")
+    if "differences" in results:
+        assert results["differences"] == adapt_page.all_differences(results)
 
 
 def adapt_rows():
@@ -50,6 +53,22 @@ def test_adapt_page_has_the_four_rows_and_both_differences(tmp_path: Path):
     assert "| **mean** | +7.0 ±1.4 | +7.0 ±1.4 | +7.0 ±1.4 | +7.0 ±1.4 |" in page
     assert f"| `{START}` | 10.0 | 30.0 | 84.0 | 2, 0.9900 |" in page
     assert "| `mobilenetv2_100_rescaled` | 10.0 | 30.0 | – |" in page
+
+
+def test_differences_for_the_card_are_those_of_the_page():
+    found = adapt_page.all_differences({"rows": list(adapt_rows()), "config": {}})
+    pairs = [(entry["weights"], entry["baseline"]) for entry in found if entry["metric"] == "pixel_aupr"]
+    assert pairs == [("mobilenetv2_100_rescaled", START)] * 2 + [
+        (weights, baseline)
+        for weights in ("mobilenetv2_100_adapt", "mobilenetv2_100_spd.adapt_x")
+        for baseline in (START, "mobilenetv2_100_rescaled")
+        for _ in ("padim", "patchcore")
+    ]
+    recipe = next(e for e in found if (e["weights"], e["baseline"]) == ("mobilenetv2_100_adapt", START))
+    assert recipe["difference"] == pytest.approx(0.09)
+    assert recipe["spread"] == pytest.approx(0.02 / 2**0.5)
+    assert (recipe["value"], recipe["baseline_value"]) == (pytest.approx(0.79), pytest.approx(0.7))
+    assert (recipe["low"], recipe["high"], recipe["units"]) == (None, None, 2)
 
 
 def test_two_starts_have_a_section_each(tmp_path: Path):

@@ -14,6 +14,8 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 
 from spd_weights.catalog import START_KEYS
+from spd_weights.checks import CHART
+from spd_weights.release import differences
 from spd_weights.release.results import markdown, model_index
 
 PAPER_ID = "arXiv:2207.14315"
@@ -81,6 +83,7 @@ def render(
     body = Template(template).substitute(
         title=title(training),
         summary=_summary(training),
+        measured=_opening(results, weights_sha256),
         image_size=_known(training.get("image_size")),
         mean=_known(training.get("mean")),
         std=_known(training.get("std")),
@@ -132,6 +135,15 @@ def _summary(training: Mapping[str, Any]) -> str:
         f"{what} It was trained with SPot-the-Difference (SPD), a regulariser that makes the features of an image "
         "differ from those of the same image with a small blended-in patch."
     )
+
+
+def _opening(results: Mapping[str, Any] | None, weights_sha256: str | None) -> str:
+    """The differences to the start, as a table and a chart; empty if they were not computed."""
+    entries = differences.own(results, weights_sha256)
+    if not entries:
+        return ""
+    chart = f"![Bars of the differences in the table]({CHART})"
+    return f"\n{differences.table(entries)}\n\n{differences.note(entries)}\n\n{chart}\n"
 
 
 def _data_section(training: Mapping[str, Any]) -> str:

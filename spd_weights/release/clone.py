@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from spd_weights.catalog import Row, catalog_path, load_catalog, load_results, results_path, row_problem
-from spd_weights.checks import CARD, PREVIEW, RESULTS, TRAINING
+from spd_weights.checks import CARD, OPTIONAL_FILES, PREVIEW, RESULTS, TRAINING
 from spd_weights.errors import SpdError
 from spd_weights.files import replacing, write_json
-from spd_weights.release import cards, results
+from spd_weights.release import cards, differences, results
 from spd_weights.release.contents import Contents, write
 from spd_weights.release.record import read_record
 
-_CARD_FILES = (CARD, TRAINING, RESULTS, PREVIEW)  # the card, and what it is rendered from
+_CARD_FILES = (CARD, TRAINING, *OPTIONAL_FILES)  # the card, and what it is rendered from
 
 
 def put_row(row: Row, path: Path | None = None) -> str:
@@ -92,6 +92,15 @@ def render_card(row: Row) -> str:
         weights_sha256=row.sha256,
         preview=(folder / PREVIEW).is_file(),
     )
+
+
+def render_chart(row: Row) -> str | None:
+    """Render the chart of a weight's card from its results in model_cards/; None if they have no differences."""
+    folder = card_folder(row.name)
+    if folder is None or not (folder / RESULTS).is_file():
+        return None
+    entries = differences.own(results.read(folder / RESULTS), row.sha256)
+    return differences.chart(entries) if entries else None
 
 
 def card_paths(row: Row) -> list[Path]:

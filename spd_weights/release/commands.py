@@ -4,12 +4,20 @@ import argparse
 from pathlib import Path
 
 from spd_weights.catalog import catalog_path, find, load_results
-from spd_weights.checks import CARD, PREVIEW, RESULTS, TRAINING, WEIGHTS
+from spd_weights.checks import CARD, CHART, PREVIEW, RESULTS, TRAINING, WEIGHTS
 from spd_weights.errors import SpdError, program, shown
 from spd_weights.files import is_folder, sha256, write_text
-from spd_weights.release import cards, results
+from spd_weights.release import cards, differences, results
 from spd_weights.release.bundle import bundle
-from spd_weights.release.clone import card_folder, card_paths, keep_card, put_results, put_row, render_card
+from spd_weights.release.clone import (
+    card_folder,
+    card_paths,
+    keep_card,
+    put_results,
+    put_row,
+    render_card,
+    render_chart,
+)
 from spd_weights.release.contents import measured
 from spd_weights.release.convert import convert
 from spd_weights.release.publish import publish
@@ -58,6 +66,8 @@ def card_command(arguments: argparse.Namespace) -> None:
         measured = results.read(directory / RESULTS) if (directory / RESULTS).is_file() else None
         digest, preview = sha256(directory / WEIGHTS), (directory / PREVIEW).is_file()
         write_text(directory / CARD, cards.render(training, measured, weights_sha256=digest, preview=preview))
+        if entries := differences.own(measured, digest):
+            write_text(directory / CHART, differences.chart(entries))
         print(directory / CARD)
         return
     if "/" in arguments.target:
@@ -69,6 +79,8 @@ def card_command(arguments: argparse.Namespace) -> None:
     for path in card_paths(row):
         write_text(path, text)
         print(path)
+    if chart := render_chart(row):
+        write_text(card_paths(row)[0].with_name(CHART), chart)
 
 
 def convert_command(arguments: argparse.Namespace) -> None:

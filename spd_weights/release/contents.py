@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from spd_weights.catalog import Row, load_catalog
-from spd_weights.checks import CARD, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS
+from spd_weights.checks import CARD, CHART, CONFIG, EXPORT_FILES, PREVIEW, RESULTS, TRAINING, WEIGHTS
 from spd_weights.errors import SpdError
 from spd_weights.files import digest_of, json_text, read_json, sha256
-from spd_weights.release import cards, results
+from spd_weights.release import cards, differences, results
 from spd_weights.release.record import read_record
 
 Contents = Mapping[str, Path | bytes]
@@ -41,7 +41,7 @@ def contents(
         datasets: Dataset name in results.json to its id on the Hub, for `.eval_results`.
 
     Returns:
-        The export's files, results without this machine's paths, `.eval_results`, and the rendered card.
+        The export's files, results without this machine's paths, `.eval_results`, and the rendered card with its chart.
 
     Raises:
         SpdError: The training record lacks facts that published weights must state.
@@ -62,6 +62,8 @@ def contents(
         files[RESULTS] = _json(measured)
         for stem, text in results.eval_results(measured, digest, datasets or {}).items():
             files[f".eval_results/{stem}.yaml"] = text.encode()
+        if entries := differences.own(measured, digest):
+            files[CHART] = differences.chart(entries).encode()
     if preview := (directory / PREVIEW).is_file():
         files[PREVIEW] = _checked_png(directory / PREVIEW)
     card = cards.render(training, measured, repo=repo, name=name, weights_sha256=digest, preview=preview)

@@ -18,8 +18,7 @@ from spd_weights.checks import (
     CARD,
     CONFIG,
     EXPORT_FILES,
-    PREVIEW,
-    RESULTS,
+    OPTIONAL_FILES,
     TRAINING,
     WEIGHTS,
     build_headless,
@@ -66,7 +65,7 @@ def export_backbone(
     config["spd"]["golden"] = golden.measure(model, config)
     if not all(math.isfinite(stage["norm"]) for stage in config["spd"]["golden"]):
         raise SpdError(f"{where} gives features that are not finite: the training diverged")
-    with replacing(Path(directory), known=(*EXPORT_FILES, RESULTS, PREVIEW)) as beside:
+    with replacing(Path(directory), known=(*EXPORT_FILES, *OPTIONAL_FILES)) as beside:
         save_file(tensors, beside / WEIGHTS, metadata={"format": "pt"})
         config["spd"]["sha256"] = sha256(beside / WEIGHTS)
         write_json(beside / CONFIG, config)

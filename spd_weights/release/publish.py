@@ -22,7 +22,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from spd_weights import transport
 from spd_weights.answers import TransportError, commit_id, understood
 from spd_weights.catalog import Row
-from spd_weights.checks import CARD, CONFIG, PREVIEW, RESULTS, TRAINING, WEIGHTS, check_export
+from spd_weights.checks import CARD, CONFIG, OPTIONAL_FILES, TRAINING, WEIGHTS, check_export
 from spd_weights.errors import SpdError, shown
 from spd_weights.files import digest_of, read_json, sha256
 from spd_weights.hub import download, is_same, remote_files
@@ -188,7 +188,7 @@ def _compare(target: _Target, branch: str | None = None, private: bool = False) 
         name: "new" if name not in remote else "unchanged" if is_same(content, remote[name]) else "changed"
         for name, content in target.files.items()
     }
-    stale = [name for name in remote if name in (RESULTS, PREVIEW) or name.startswith(".eval_results/")]
+    stale = [name for name in remote if name in OPTIONAL_FILES or name.startswith(".eval_results/")]
     return info.sha, changes | {name: "deleted" for name in stale if name not in changes}
 
 

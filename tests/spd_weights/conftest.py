@@ -13,9 +13,9 @@ from torch import nn
 
 from spd_weights import transport
 from spd_weights.catalog import Row, load_catalog
-from spd_weights.checks import WEIGHTS
+from spd_weights.checks import CHART, WEIGHTS
 from spd_weights.release import contents as release
-from spd_weights.release.clone import card_paths, render_card
+from spd_weights.release.clone import card_folder, card_paths, render_card, render_chart
 from spd_weights.release.export import export_backbone
 from tests.hub.server import HubServer
 
@@ -106,11 +106,17 @@ def serve(hub: HubServer, export: Path, repo: str) -> Row:
 
 
 def cards_that_differ() -> list[str]:
-    """The committed cards, of the catalog in use, that differ from what their sources render."""
+    """The committed cards and charts, of the catalog in use, that differ from what their sources render."""
     return [
         str(path)
         for row in load_catalog().values()
         if row.status != "planned"
         for path in card_paths(row)
         if render_card(row) != path.read_text(encoding="utf-8")
+    ] + [
+        str(path)
+        for row in load_catalog().values()
+        if (folder := card_folder(row.name)) and folder.is_dir()
+        for path in [folder / CHART]
+        if render_chart(row) != (path.read_text(encoding="utf-8") if path.is_file() else None)
     ]
