@@ -3,6 +3,7 @@
 # make lint         ruff and mypy
 # make docs         the documentation, into site/; warnings are errors
 # make rehearsal    train, evaluate, card, publish, pull, verify: the whole chain at its smallest
+# make weights      train every released weight again and compare: make weights FILES="folders of data and starts"
 # make test-slow    the tests that take minutes
 # make oldest       the tests with the oldest versions that pyproject.toml allows, in .venv-oldest
 # make test-gpu     the tests that need a CUDA device
@@ -19,15 +20,19 @@ OUT      ?= runs/quickstart
 PRETRAIN ?=
 VISA     ?=
 JOBS     ?= 2
+FILES    ?=
 BIN      := $(VENV)/bin
 
-.PHONY: quickstart rehearsal test test-slow oldest test-gpu test-kill lint docs clean
+.PHONY: quickstart rehearsal weights test test-slow oldest test-gpu test-kill lint docs clean
 
 quickstart: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --out "$(OUT)" $(if $(PRETRAIN),--pretrain "$(PRETRAIN)") $(if $(VISA),--visa "$(VISA)")
 
 rehearsal: $(VENV)/.installed-run
 	$(BIN)/python -m examples.quickstart --smallest --out runs/rehearsal
+
+weights: $(VENV)/.installed-run
+	$(BIN)/python -m examples.retrain --files $(FILES)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow and not gpu and not kill" -n $(JOBS) --dist loadfile
