@@ -137,6 +137,7 @@ def _add_release(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="FILE",
         help=f"results.json of {program('eval')} --weights NAME, for the bundled weight",
     )
+    command.add_argument("--replaces", metavar="NAME", help="remove this bundled weight: its file, row and card")
     _add_licences(command)
     command.set_defaults(run=_release("bundle_command"))
 

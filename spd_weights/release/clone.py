@@ -1,12 +1,13 @@
 """What a clone keeps of each weight: its catalog row, and its card with the card's sources in model_cards/."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from spd_weights.catalog import Row, catalog_path, load_catalog, load_results, results_path, row_problem
 from spd_weights.checks import CARD, OPTIONAL_FILES, PREVIEW, RESULTS, TRAINING
-from spd_weights.errors import SpdError
+from spd_weights.errors import SpdError, shown
 from spd_weights.files import replacing, write_json
 from spd_weights.release import cards, differences, results
 from spd_weights.release.contents import Contents, write
@@ -52,6 +53,34 @@ def put_results(name: str, entries: list[dict[str, Any]]) -> None:
             write_json(results_path(), {"schema": 1, "weights": changed})
         except OSError as error:
             raise SpdError(f"{results_path()} cannot be written: {error.strerror}") from error
+
+
+def check_bundled(name: str) -> Row:
+    """Find the row of a bundled weight; raise SpdError if there is none of this name."""
+    row = load_catalog().get(name)
+    if row is None or row.status != "bundled":
+        raise SpdError(f"{shown(name)} is not a bundled weight of {catalog_path()}")
+    return row
+
+
+def remove_bundled(name: str) -> None:
+    """Remove a bundled weight from a clone: its files, catalog row, results and card.
+
+    Raises:
+        SpdError: There is no such weight, or something cannot be removed.
+    """
+    row = check_bundled(name)
+    rows = [asdict(each) for each in load_catalog().values() if each.name != name]
+    for each in rows:
+        each["counterpart"] = None if each["counterpart"] == name else each["counterpart"]
+    folders = [(catalog_path().parent / str(row.file)).parent, card_folder(name)]
+    try:
+        write_json(catalog_path(), {"schema": 1, "rows": rows})
+        put_results(name, [])
+        for folder in filter(None, folders):
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise SpdError(f"{name} cannot be removed completely: {error}; delete the rest by hand") from error
 
 
 def check_row(row: Row) -> None:

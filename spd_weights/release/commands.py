@@ -12,9 +12,11 @@ from spd_weights.release.bundle import bundle
 from spd_weights.release.clone import (
     card_folder,
     card_paths,
+    check_bundled,
     keep_card,
     put_results,
     put_row,
+    remove_bundled,
     render_card,
     render_chart,
 )
@@ -48,11 +50,16 @@ def publish_command(arguments: argparse.Namespace) -> None:
 
 def bundle_command(arguments: argparse.Namespace) -> None:
     """Put an export into the package, and print where it went and how far rounding moved its features."""
+    if arguments.replaces:
+        check_bundled(arguments.replaces)
     row, folder, moved = bundle(
         arguments.directory, arguments.name, arguments.results, arguments.licence, arguments.data_licence
     )
     print(f"{folder}: {(row.bytes or 0) / 1e6:.1f} MB, feature norms within {moved:.0e} of the export's")
     print(f"{catalog_path()}: row {row.name}, {card_folder(row.name)}")
+    if arguments.replaces not in (None, row.name):
+        remove_bundled(arguments.replaces)
+        print(f"removed: {arguments.replaces}")
     print(f'load: import timm, spd_weights; timm.create_model("{row.name}", pretrained=True)')
     if not load_results(row.name):
         print(f"not measured: run {program('eval')} --weights {row.name} …, then bundle again with --results")

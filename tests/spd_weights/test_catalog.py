@@ -33,6 +33,10 @@ def test_the_papers_set_is_there_in_pairs() -> None:
     assert len(rows) == 12
 
 
+def test_bundled_weights_are_small() -> None:
+    assert sum(row.bytes or 0 for row in load_catalog().values() if row.status == "bundled") <= 15_000_000
+
+
 def test_bare_name_is_the_one_with_spd() -> None:
     assert find("resnet50_spd").name == "resnet50_spd.simsiam_in1k"
     with pytest.raises(SpdError, match=r"it has resnet50_spd\.simsiam_in1k, "):

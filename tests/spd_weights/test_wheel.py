@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spd_weights.catalog import load_catalog
 from tests.hub.server import HubServer
 from tests.spd_weights.conftest import serve
 
 ROOT = Path(__file__).parents[2]
-_WEIGHTS = "mobilenetv2_100_spd.adapt_caltech101"
+_WEIGHTS = next(row.name for row in load_catalog().values() if row.status == "bundled")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

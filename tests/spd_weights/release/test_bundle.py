@@ -195,3 +195,22 @@ else:
     assert "local-dir" not in done.stderr
     for part in (f"{name}  bundled", f'"file": "bundled/{name}/model.safetensors"', "sound, features as exported"):
         assert part in done.stdout
+
+
+def test_a_weight_replaces_another(
+    export: Path, clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle(export, licence="apache-2.0", data_licence="cc-by-4.0")
+    only_new = ["bundle", str(export), "--name", "test_resnet_spd.simsiam_steel", "--replaces"]
+    licences = ["--licence", "apache-2.0", "--data-licence", "cc-by-4.0"]
+    before = _files(clone)
+    assert main([*only_new, "test_resnet_spd.nothing", *licences]) == 2
+    assert "is not a bundled weight" in capsys.readouterr().err
+    assert _files(clone) == before
+    assert main([*only_new, _NAME, *licences]) == 0
+    assert list(load_catalog()) == ["test_resnet_spd.simsiam_steel"]
+    for folder in ("package/bundled", "model_cards"):
+        assert [path.name for path in (clone / folder).iterdir()] == ["test_resnet_spd.simsiam_steel"]
+    assert cards_that_differ() == []
+    assert main([*only_new, "test_resnet_spd.simsiam_steel", *licences]) == 0  # a weight may replace itself
+    assert list(load_catalog()) == ["test_resnet_spd.simsiam_steel"]
