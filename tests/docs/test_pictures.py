@@ -34,10 +34,8 @@ def test_heat_maps_of_two_weights(tmp_path: Path):
         "--size",
         "64",
     )
-    run("-m", "eval", "--weights", *weights, "--data", str(parts), "--category", "biscuit", "--image-size", "64",
-        "--save-maps", "--out", str(out))  # fmt: skip
+    images = ["--images", "biscuit/000", "biscuit/001", "--image-size", "64"]
     columns = ["--weights", *weights, "--labels", "adapted", "untrained"]
-    images = ["--method", "padim", "--images", "biscuit/000", "biscuit/001"]
-    run("docs/pictures.py", str(out), "--data", str(parts), *images, *columns, "--to", str(picture))
+    run("docs/pictures.py", "--data", str(parts), *images, *columns, "--out", str(out), "--to", str(picture))
     width, height = Image.open(picture).size
     assert width > height > 200
