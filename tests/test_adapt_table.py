@@ -24,9 +24,9 @@ def test_trains_evaluates_renders_and_does_nothing_twice(tmp_path: Path) -> None
     scenes, parts, out, to = (tmp_path / name for name in ("scenes", "parts", "out", "to"))
     start = export(tmp_path / "mobilenetv2_100.random", "mobilenetv2_100")
     command("synthetic.scenes", "--to", scenes, "--count", "8", "--size", "48")
-    command("synthetic.parts", "--to", parts, "--train", "4", "--test-normal", "2", "--anomalies", "3", "--size", "64")
+    command("synthetic.parts", "--to", parts, "--train", "4", "--test-normal", "2", "--anomalies", "4", "--size", "64")
     given = [
-        "examples.adapt_table", "--train", scenes, "--init", start, "--data", parts, "--category", "biscuit", "gear",
+        "examples.adapt_table", "--train", scenes, "--init", start, "--data", parts, "--category", "biscuit", "board",
         "--out", out, "--to", to, "--training-seeds", "2", "--training-size", "64", "--detector-seeds", "2",
         "--image-size", "64", "--coreset-ratio", "0.1", "--options", "--optim.steps", "2", "--optim.batch-size", "2",
         "--adapt.scales", "0.5", "0.25", "0.25",

@@ -53,7 +53,7 @@ def test_trains_evaluates_and_tabulates_and_does_nothing_twice(tmp_path: Path):
 def test_continues_weights_beside_their_start(tmp_path: Path):
     scenes, parts, start, out = (tmp_path / name for name in ("scenes", "parts", "small.start", "table"))
     command("synthetic.scenes", "--to", scenes, "--count", "16", "--size", "48")
-    command("synthetic.parts", "--to", parts, "--train", "4", "--test-normal", "2", "--anomalies", "3", "--size", "64")
+    command("synthetic.parts", "--to", parts, "--train", "4", "--test-normal", "2", "--anomalies", "4", "--size", "64")
     record = {"architecture": "test_efficientnet", "image_size": 64, "in_chans": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
     export_backbone(timm.create_model("test_efficientnet", num_classes=0), start, record)
     given = [
