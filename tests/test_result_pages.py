@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from examples import adapt_page, paired_page
 from examples.results_folder import keep_results, keep_rows
 from spd_weights.files import read_json, write_json, write_text
+from tests.bench import own_parts, scales
 from tests.eval.rows import row, write_results
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -22,6 +24,12 @@ def test_committed_pages_are_what_committed_files_give(page: Path):
     results = read_json(page.parent / "results.json")
     if "differences" in results:
         assert results["differences"] == adapt_page.all_differences(results)
+
+
+@pytest.mark.parametrize("bench", [own_parts, scales])
+def test_committed_benchmarks_are_what_their_rows_give(bench: ModuleType):
+    folder = RESULTS / bench.__name__.rpartition(".")[2]
+    assert (folder / "README.md").read_text(encoding="utf-8") == bench.render(read_json(folder / "rows.json"))
 
 
 def adapt_rows():
