@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,9 @@ os.environ["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "1"  # its own attempts take a 
 os.environ.pop("SPD_WEIGHTS_CATALOG", None)
 # One thread for each of pytest's workers: OpenMP's threads spin while they wait and would take each other's cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts background jobs so, and children inherit it: the processes that tests interrupt would not end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # hypothesis fails an example that takes 0.2 s, which says how busy the machine is and nothing about the code.
 hypothesis.settings.register_profile("spd-weights", deadline=None)
 hypothesis.settings.load_profile("spd-weights")
