@@ -174,6 +174,8 @@ def test_committed_cards_are_what_their_sources_render() -> None:
         of_card = [
             entry for entry in summarise(read(folder / "results.json"), row.sha256) if entry.pop("reason") is None
         ]
+        for entry in of_card:  # the last bit of a standard deviation depends on Python's version
+            entry["spread"] = entry["spread"] and pytest.approx(entry["spread"], rel=1e-12)
         assert load_results(row.name) == [{"weights": row.name, **entry} for entry in of_card]
         training = json.loads((folder / "training.json").read_text())
         assert row.start == cards.start(training)
