@@ -20,7 +20,7 @@ from ..detectors.methods import Settings, build_detectors
 from ..detectors.one_class import extractor_for, not_finite
 from ..detectors.saved import save_detector
 from ..predictions import ReportProgress
-from .adaptation.guard import METHODS, Verdict, decide
+from .adaptation.guard import METHODS, Verdict, decide, kept_plain
 from .adaptation.maps import learn_maps
 from .features import FeatureStore, extract
 from .measure import measure
@@ -115,7 +115,7 @@ def fit(
     def build(indices: Sequence[int]) -> Detector:
         return Adapted(plain(indices), learn_maps(store, indices)) if verdict.adapt else plain(indices)
 
-    detector, unseen = _learn(build, store, extractor, options.seed, progress)
+    detector, unseen = _learn(build, store, extractor, progress)
     threshold = choose_threshold(unseen.scores, options.false_alarms)
     about = _description(options, extractor, threshold, unseen)
     about |= {
@@ -138,11 +138,9 @@ def _verdict(
 ) -> Verdict:
     """Whether features are adapted."""
     if not options.adapt:
-        return Verdict(False, None, None, None, "")
+        return Verdict(False, None, {}, "")
     if options.method not in METHODS:
-        return Verdict(
-            False, None, None, None, f"features are not adapted: only those of {' and '.join(METHODS)} can be"
-        )
+        return kept_plain(f"only those of {' and '.join(METHODS)} can be")
     resize, workers = options.settings.resize, options.workers
     return decide(extractor, files, resize, workers, _plain(options, extractor), options.seed, progress)
 
@@ -220,13 +218,12 @@ def _learn(
     build: Build,
     store: FeatureStore,
     extractor: Extractor | TiledExtractor,
-    seed: int,
     progress: ReportProgress,
 ) -> tuple[Detector, HeldOut]:
     """Fit the detector on all photographs, and others on parts of them that score the rest."""
     try:
         detector = fit_on(build, store, range(store.images))
-        unseen = held_out(build, store, seed, progress)
+        unseen = held_out(build, store, progress)
     except torch.linalg.LinAlgError as error:
         raise not_finite(extractor, "these photographs") from error
     if not np.isfinite(unseen.scores).all():

@@ -41,16 +41,18 @@ class HeldOut:
     levels: np.ndarray
 
 
-def held_out(build: Build, store: FeatureStore, seed: int, progress: ReportProgress = lambda *_: None) -> HeldOut:
+def held_out(build: Build, store: FeatureStore, progress: ReportProgress = lambda *_: None) -> HeldOut:
     """Score every image by a detector that was fitted on the other folds.
+
+    Folds are runs of consecutive images. Neighbours often show the same part, or the same hour of production. If one of
+    them helped to score the other, the threshold would be too low for parts that are really new.
 
     Args:
         build: See `Build`. It is given the images of the other folds only.
         store: The features of all training images, at least two.
-        seed: Of the random assignment to folds.
         progress: Called after each fold.
     """
-    folds = np.array_split(np.random.default_rng(seed).permutation(store.images), min(FOLDS, store.images))
+    folds = np.array_split(np.arange(store.images), min(FOLDS, store.images))
     scores, levels = [], [np.empty(0, np.float32)]
     for index, fold in enumerate(folds):
         others = np.setdiff1d(np.arange(store.images), fold)

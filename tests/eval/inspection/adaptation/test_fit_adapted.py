@@ -9,7 +9,6 @@ from PIL import Image
 
 from eval.detectors.methods import Settings
 from eval.detectors.saved import load_detector
-from eval.inspection.adaptation.guard import MARGIN
 from eval.inspection.export import export
 from eval.inspection.features import extract
 from eval.inspection.fit import FitOptions, fit
@@ -35,8 +34,9 @@ def parts(tmp_path_factory):
 def test_adapted_detector_is_saved_with_its_maps(parts, tmp_path):
     found = fit(parts, tmp_path / "part.safetensors", ADAPT).about["adaptation"]
     assert found["adapt"]
-    assert found["adapted"] > found["plain"] + MARGIN
-    assert f"{100 * found['adapted']:.1f} %" in found["note"]
+    assert f"{100 * found['detection']['adapted']:.1f} %" in found["note"]
+    for measure, errors in ((found["detection"], 1.645), *((one, 1) for one in found["localisation"].values())):
+        assert measure["adapted"] > measure["plain"] + errors * measure["error"]
     with safetensors.safe_open(tmp_path / "part.safetensors", framework="pt") as file:
         assert sorted(file.keys()) == ["detector.bank", "map_0", "map_1"]
     detector, extractor, _ = load_detector(tmp_path / "part.safetensors")
@@ -57,7 +57,7 @@ def test_the_same_photographs_give_the_same_verdict(parts, tmp_path):
 
 def test_methods_that_were_not_measured_are_not_adapted(parts, tmp_path):
     about = fit(parts, tmp_path / "part.safetensors", replace(ADAPT, method="knn")).about
-    assert about["adaptation"]["plain"] is None
+    assert about["adaptation"]["detection"] is None
 
 
 def test_exported_graph_contains_the_maps(parts, tmp_path):

@@ -3,15 +3,28 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.linalg import fractional_matrix_power
 from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
 from eval.detectors.methods import Settings, build_detectors
-from eval.inspection.adaptation.guard import MINIMUM, Trial, contributions, cross_fitted, decide
+from eval.detectors.one_class import extractor_for
+from eval.inspection.adaptation.defects import KINDS
+from eval.inspection.adaptation.guard import (
+    MINIMUM,
+    Gain,
+    Trial,
+    adapts,
+    contributions,
+    cross_fitted,
+    decide,
+    draw_trial,
+)
 from eval.inspection.adaptation.maps import BALANCE, ENERGY, SHRINKAGE, learn_maps
 from eval.inspection.features import FeatureStore
+from tests.eval.helpers import RANDOM
 
 SIDE = 16
 SETTINGS = Settings(image_size=SIDE, coreset_ratio=0.5)
@@ -46,12 +59,16 @@ def defective(layers: list[np.ndarray], channel: int, size: float) -> list[np.nd
     return copies
 
 
-def areas(channel: int, size: float, nuisance: float = 3.0) -> tuple[float, float]:
+def measured(channel: int, size: float, nuisance: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Detection and localisation, each with plain and with adapted features."""
     layers = good_parts(nuisance=nuisance)
     bad = defective(layers, channel, size)
-    trial = Trial(stored(layers), stored(bad), list(range(len(bad[0]))))
-    plain, adapted = cross_fitted(trial, build, lambda *_: None).mean(axis=0)
-    return plain, adapted
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[SIDE // 4 : 3 * SIDE // 4, SIDE // 4 : 3 * SIDE // 4] = True
+    count = len(layers[0])
+    trial = Trial(stored(layers), stored(bad), list(range(count)), ["spotted"] * count, [mask[::2, ::2]] * count)
+    detection, localisation = cross_fitted(trial, build, lambda *_: None)
+    return detection.mean(axis=0), localisation.mean(axis=0)
 
 
 def test_maps_are_the_formula():
@@ -84,15 +101,16 @@ def test_identical_parts_leave_the_features_as_they_are():
     assert [m.tolist() for m in learn_maps(stored(layers), range(6))] == [np.eye(4).tolist(), np.eye(6).tolist()]
 
 
-def test_adaptation_finds_what_differences_between_good_parts_hide():
-    plain, adapted = areas(channel=2, size=1.5)
+def test_adaptation_finds_and_outlines_what_differences_between_good_parts_hide():
+    (plain, adapted), (blurred, sharp) = measured(channel=2, size=1.5)
     assert plain < 0.85
     assert adapted > plain + 0.1
+    assert sharp > blurred + 0.02
 
 
 def test_adaptation_is_worse_where_defects_look_like_those_differences():
     """The first channel varies most among good parts; adaptation turns it down, and with it the defects there."""
-    plain, adapted = areas(channel=0, size=6.0, nuisance=1.0)
+    (plain, adapted), _ = measured(channel=0, size=6.0, nuisance=1.0)
     assert plain > adapted + 0.01
 
 
@@ -103,8 +121,28 @@ class Unused:
 def test_too_few_parts_are_not_even_looked_at(tmp_path):
     verdict = decide(Unused(), [tmp_path / "none.png"] * (MINIMUM - 1), "square", 0, Unused(), 0)
     assert not verdict.adapt
-    assert verdict.plain is None
+    assert verdict.detection is None
     assert str(MINIMUM) in verdict.note
+
+
+def test_detection_must_gain_surely_and_every_kind_must_be_outlined_better():
+    sure, likely, unlikely = (Gain(0.5, 0.5 + gain, 0.05) for gain in (0.09, 0.07, 0.04))
+    assert adapts(sure, {"spotted": likely, "blurred": sure})
+    assert not adapts(likely, {"spotted": sure, "blurred": sure})
+    assert not adapts(sure, {"spotted": sure, "blurred": unlikely})
+
+
+def test_copies_have_one_kind_each_and_only_visible_ones_count(tmp_path):
+    """On flat photographs, blurred and displaced pieces look like what was there."""
+    files = [tmp_path / f"{index}.png" for index in range(3)]
+    for index, file in enumerate(files):
+        Image.fromarray(np.full((SIDE * 4, SIDE * 4, 3), 80 + 20 * index, np.uint8)).save(file)
+    extractor = extractor_for(RANDOM, ["patchcore"], Settings(image_size=SIDE * 4))
+    trial = draw_trial(extractor, files, "square", 0, 0, lambda *_: None)
+    assert trial.bad.images == len(trial.sources) == len(trial.kinds) == len(trial.masks)
+    assert not {"blurred", "warped"} & set(trial.kinds)
+    assert {"spotted", "scratched"} <= set(trial.kinds) <= set(KINDS)
+    assert all(mask.shape == (SIDE * 2, SIDE * 2) and mask.any() for mask in trial.masks)
 
 
 def test_contributions_average_to_the_area_and_tell_its_error():

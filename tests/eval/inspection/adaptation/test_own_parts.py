@@ -2,7 +2,7 @@
 
 import json
 
-from eval.inspection.adaptation.guard import MARGIN
+from eval.inspection.adaptation.guard import Gain, adapts
 from tests.bench.own_parts import render
 from tests.eval.helpers import ROOT
 
@@ -20,5 +20,5 @@ def test_page_is_rendered_from_the_rows():
 
 def test_decisions_follow_the_rule():
     for row in rows():
-        guard = row["guard"]
-        assert guard["adapt"] == (guard["adapted"] - guard["plain"] - 1.645 * guard["error"] > MARGIN)
+        localisation = {kind: Gain(**found) for kind, found in row["guard"]["localisation"].items()}
+        assert row["guard"]["adapt"] == adapts(Gain(**row["guard"]["detection"]), localisation)
