@@ -3,9 +3,9 @@
     python -m tests.bench.parity --weights local-dir:resnet18.tv_in1k_to_layer3 --data visa --runs runs/parity
     python -m tests.bench.parity     # renders again
 
-The first form measures every setting of `SETTINGS` into its own folder of `--runs` (without `--data`, it takes what is
-there), and writes results/visa/parity.json, the rows of all settings. Run again, it resumes. Both render parity.md from
-that file and eval/report/reference/visa.json; tests/eval/report/test_visa.py compares it with the committed page.
+The first form measures every setting of `SETTINGS`, or those named after `--settings`, each into its own folder of
+`--runs`, and replaces their rows in results/visa/parity.json. Run it again to resume. Both forms render parity.md from
+parity.json and eval/report/reference/visa.json; tests/eval/report/test_visa.py compares the committed page with that.
 """
 
 import argparse
@@ -36,8 +36,8 @@ class Setting:
 
     Attributes:
         text: What the page calls it.
-        methods: To be measured.
-        seeds: Repetitions.
+        methods: Methods to measure.
+        seeds: Number of repetitions.
         settings: Options of the detectors.
     """
 
@@ -55,39 +55,53 @@ SETTINGS = {
     "native256": Setting(
         "256 px, scored at the masks' size", ("padim",), 3, Settings(image_size=256, map_size="native")
     ),
+    "channels256": Setting("256 px, all 448 channels", ("padim",), 1, Settings(image_size=256, padim_dims=448)),
+    "pooled256": Setting(
+        "256 px, 1024 numbers per patch",
+        ("patchcore",),
+        1,
+        Settings(image_size=256, coreset_ratio=0.01, patchcore_features="pooled"),
+    ),
 }
 # The setting of ours that is nearest to a source's.
-NEAREST = {("im-iad", "padim"): "square256", ("im-iad", "patchcore"): "square256",
+NEAREST = {("im-iad", "padim"): "square256", ("im-iad", "patchcore"): "pooled256",
            ("aupimo", "padim"): "native256", ("aupimo", "patchcore"): "square256"}  # fmt: skip
 
 
 def main() -> None:
-    """Measure if there are data, collect if there are runs, and render."""
+    """Measure and collect if `--data` is given, and render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="a ResNet-18")
     parser.add_argument("--data", type=Path, help="VisA, with at least capsules and fryum")
-    parser.add_argument("--runs", type=Path, help="one folder per setting")
+    parser.add_argument("--runs", type=Path, default=Path("runs/parity"), help="one folder per setting")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="what to measure (all)")
     args = parser.parse_args()
+    measured = read_json(FOLDER / "parity.json")
     if args.data:
-        for name, one in SETTINGS.items():
-            where = [args.weights], args.data, args.runs / name
+        for name in args.settings:
+            one, where = SETTINGS[name], ([args.weights], args.data, args.runs / name)
             evaluate(Request(*where, ("1cls",), one.methods, OBJECTS, one.seeds, one.settings))
-    if args.runs:
-        write_json(FOLDER / "parity.json", collected(args.runs, args.weights))
-    write_text(FOLDER / "parity.md", rendered(read_json(FOLDER / "parity.json"), read_json(REFERENCE)))
+            measured = updated(measured, name, read_results(args.runs / name), args.weights)
+            write_json(FOLDER / "parity.json", measured)
+    write_text(FOLDER / "parity.md", rendered(measured, read_json(REFERENCE)))
 
 
-def collected(runs: Path, weights: str) -> dict[str, Any]:
-    """The rows of all settings, and where they were measured."""
-    found: dict[str, Any] = {"weights": weights, "environments": {}, "rows": []}
-    for name, one in SETTINGS.items():
-        results = read_results(runs / name)
-        rows = [row for row in results["rows"] if row["weights"] == weights and row["metric"] in METRICS]
-        rows = [row for row in rows if row["category"] in OBJECTS and row["method"] in one.methods]
-        found["rows"] += [{"setting": name, **{key: row[key] for key in _KEPT if key in row}} for row in rows]
-        found["weights_sha256"] = rows[0]["weights_sha256"]
-        found["environments"] |= {row["environment"]: results["environments"][row["environment"]] for row in rows}
-    return found
+def updated(measured: dict[str, Any], name: str, results: dict[str, Any], weights: str) -> dict[str, Any]:
+    """`measured` with the rows of one setting replaced by those in `results`; rows of other weights are dropped."""
+    one = SETTINGS[name]
+    rows = [row for row in results["rows"] if row["weights"] == weights and row["metric"] in METRICS]
+    rows = [row for row in rows if row["category"] in OBJECTS and row["method"] in one.methods]
+    rows = [row for row in rows if row["seed"] < one.seeds]  # a folder can hold more than this setting asks for
+    same = measured["weights_sha256"] == rows[0]["weights_sha256"]
+    kept = [row for row in measured["rows"] if same and row["setting"] != name]
+    new = [{"setting": name, **{key: row[key] for key in _KEPT if key in row}} for row in rows]
+    environments = {row["environment"]: results["environments"][row["environment"]] for row in rows}
+    return {
+        "weights": weights,
+        "environments": measured["environments"] | environments,
+        "rows": sorted(kept + new, key=lambda row: list(SETTINGS).index(row["setting"])),
+        "weights_sha256": rows[0]["weights_sha256"],
+    }
 
 
 def rendered(measured: dict[str, Any], reference: dict[str, Any]) -> str:
@@ -95,9 +109,9 @@ def rendered(measured: dict[str, Any], reference: dict[str, Any]) -> str:
     parts = [
         "# VisA, capsules and fryum: ours beside published numbers\n\n"
         "Rendered by `python -m tests.bench.parity` from `parity.json` and `eval/report/reference/visa.json`. Values "
-        "are in percent; ± is the standard deviation over seeds. Ours are a ResNet-18 on photographs of 642 × 428 px, "
-        "PatchCore with a coreset of 1 %. [Costs and accuracy](../../docs/evaluation.md#against-published-numbers) "
-        "explains the differences.\n"
+        "are in percent; ± is the standard deviation over seeds, and a value without it is one seed. Ours are a "
+        "ResNet-18 on photographs of 642 × 428 px, PatchCore with a coreset of 1 %. "
+        "[Costs and accuracy](../../docs/evaluation.md#against-published-numbers) explains the differences.\n"
     ]
     for method, title in (("padim", "PaDiM"), ("patchcore", "PatchCore")):
         for category in OBJECTS:
@@ -127,9 +141,10 @@ def _published_lines(reference: dict[str, Any], method: str, category: str) -> I
 
 def _our_lines(measured: dict[str, Any], method: str, category: str) -> Iterator[list[str]]:
     for name, one in SETTINGS.items():
-        if method in one.methods:
-            cells = [_shown(_values(measured, name, method, category, metric)) for metric in METRICS]
-            yield [f"**ours**: {one.text}{_left_out(measured, name, category)}", *cells]
+        found = [_values(measured, name, method, category, metric) for metric in METRICS]
+        if all(found):
+            label = f"**ours**: {one.text}{_left_out(measured, name, category)}"
+            yield [label, *map(_shown, found)]
 
 
 def _values(measured: dict[str, Any], setting: str, method: str, category: str, metric: str) -> list[float]:

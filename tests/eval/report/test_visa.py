@@ -74,6 +74,34 @@ def test_parity_page_is_what_its_rows_and_the_published_numbers_give() -> None:
                 assert f"{100 * row['objects'][category]:.1f}" in page
 
 
+def test_parity_rows_have_exactly_the_seeds_of_their_setting() -> None:
+    found: dict[tuple[str, ...], list[int]] = {}
+    for row in read_json(FOLDER / "parity.json")["rows"]:
+        found.setdefault(tuple(row[key] for key in ("setting", "method", "category", "metric")), []).append(row["seed"])
+    assert found == {
+        (name, method, category, metric): list(range(setting.seeds))
+        for name, setting in parity.SETTINGS.items()
+        for method in setting.methods
+        for category in parity.OBJECTS
+        for metric in parity.METRICS
+    }
+
+
+@pytest.mark.parametrize(("sha256", "kept"), [("same", ["square224"]), ("other", [])])
+def test_measuring_one_setting_again_replaces_its_rows_only(sha256: str, kept: list[str]) -> None:
+    measured = {
+        "rows": [{"setting": "square224"}, {"setting": "channels256"}],
+        "environments": {},
+        "weights_sha256": "same",
+    }
+    row = {"weights": "W", "weights_sha256": sha256, "category": "fryum", "method": "padim", "metric": "pixel_aupr"}
+    rows = [{**row, "seed": seed, "value": 0.5, "environment": "e"} for seed in range(3)]
+    new = parity.updated(measured, "channels256", {"rows": rows, "environments": {"e": {}}}, "W")
+    assert [row["setting"] for row in new["rows"]] == [*kept, "channels256"]  # one seed: the setting asks for no more
+    assert new["rows"][-1]["value"] == 0.5
+    assert (new["environments"], new["weights_sha256"]) == ({"e": {}}, sha256)
+
+
 def test_two_objects_decide_nothing() -> None:
     assert len(parity.OBJECTS) < MIN_UNITS
     pages = [path.read_text(encoding="utf-8") for path in FOLDER.rglob("*.md")]
