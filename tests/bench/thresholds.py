@@ -114,8 +114,8 @@ def within(found: dict[str, Any]) -> bool:
 
 def render(content: dict[str, Any]) -> str:
     """The table as Markdown."""
-    lines = ["# False alarms on unseen photographs", "", _NOTE, "", *_table(content["rows"])]
-    return "\n".join(lines) + "\n"
+    table = ["<!-- --8<-- [start:table] -->", "", *_table(content["rows"]), "", "<!-- --8<-- [end:table] -->"]
+    return "\n".join(["# False alarms on unseen photographs", "", _NOTE, "", *table]) + "\n"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
