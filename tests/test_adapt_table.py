@@ -51,6 +51,12 @@ def test_control_that_learned_something_is_refused(tmp_path: Path) -> None:
     shutil.copytree(start, control / "export")
     (control / "config.json").write_text('{"adapt": {"scales": []}}')
     check_control(f"local-dir:{start}", control)
+    (control / "config.json").write_text(
+        '{"adapt": {"scales": [1.0, 1.0, 0.5]}}'
+    )  # claims factors that it does not have
+    with pytest.raises(SpdError, match="computes something else"):
+        check_control(f"local-dir:{start}", control)
+    (control / "config.json").write_text('{"adapt": {"scales": []}}')
     weights = control / "export" / "model.safetensors"
     tensors = load_file(weights)
     tensors["conv_stem.weight"] *= 1.001

@@ -6,7 +6,7 @@ import pytest
 
 from eval.__main__ import main
 from eval.metrics.compare import interval
-from eval.report.summary import summary
+from eval.report.summary import differences, summary
 from spd_weights.errors import SpdError
 from tests.eval.rows import row
 
@@ -42,6 +42,18 @@ def test_intervals_need_six_independent_categories():
     grouped = summary(rows, [["a", "b"]], groups=["c[01]"]).splitlines()
     assert grouped[4] == "| `b` − `a` | +3.0 |"  # the first two count as one
     assert grouped[3] == "| `b` | 53.0 |"
+
+
+def test_differences_are_the_numbers_of_the_table():
+    steps = [0.01, 0.03, 0.02, 0.05, 0.02, 0.04]
+    rows = rows_for({"a": [[0.5, 0.5]] * 6, "b": [[0.5 + value, 0.48 + value] for value in steps]})
+    (found,) = differences(rows, "b", "a")
+    low, high = interval([value - 0.01 for value in steps])
+    expected = {"value": 0.5 + 0.17 / 6 - 0.01, "baseline_value": 0.5, "difference": 0.17 / 6 - 0.01,
+                "spread": 0.02 / 2**0.5, "low": low, "high": high, "units": 6}  # fmt: skip
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    (grouped,) = differences(rows, "b", "a", ["c[01]"])
+    assert (grouped["low"], grouped["high"], grouped["units"]) == (None, None, 5)
 
 
 def test_categories_of_the_same_name_in_two_data_sets_are_two():
