@@ -11,7 +11,7 @@ from examples.inspection import main
 from tests.eval.helpers import SHARED
 
 
-@pytest.mark.parametrize("data", ["drawn", "fryum"])
+@pytest.mark.parametrize("data", ["drawn", pytest.param("fryum", marks=pytest.mark.slow)])
 def test_example_runs(data, tmp_path, capfd):
     visa = SHARED / "visa"
     if data == "fryum" and not (visa / "fryum").is_dir():

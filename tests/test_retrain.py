@@ -18,6 +18,8 @@ from spd_weights.release.export import export_backbone
 ROOT = Path(__file__).parents[1]
 NAME = "test_resnet_spd.adapt_scenes"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
