@@ -168,7 +168,7 @@ def test_tiles_find_a_defect_that_one_small_input_loses(tmp_path, place):
     assert excess[4] > 1.5 * excess[1]
     heat = np.asarray(Image.open(folder / "out" / done.rows[1]["picture"])).astype(float)[:, -320:]
     warmth = heat[..., 0] - heat[..., 2] / 2
-    y, x = np.argwhere(warmth == warmth.max()).mean(0)  # colours end at a score, so several pixels are the warmest
+    y, x = np.argwhere(warmth > warmth.max() / 2).mean(0)  # its centre: the hottest pixels are darker red
     assert abs(y - 152) < 32  # two patches
     assert abs(x - 102) < 32
 
