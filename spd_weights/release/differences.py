@@ -23,6 +23,18 @@ _WIDTH = 640
 Entries = Sequence[Mapping[str, Any]]
 
 
+def incomplete(entries: Entries) -> str | None:
+    """What the first incomplete entry lacks; None if all are complete. Spreads and intervals may be null."""
+    for entry in entries:
+        known = {name for name, value in entry.items() if value is not None}
+        missing = KIND[0].keys() - known - {"spread", "low", "high"} | KIND[0].keys() - entry.keys()
+        if missing:
+            return f"an entry of differences needs {', '.join(sorted(missing))}"
+        if len(known & {"low", "high"}) == 1:
+            return "an entry of differences has one end of an interval without the other"
+    return None
+
+
 def own(results: Mapping[str, Any] | None, weights_sha256: str | None) -> list[Mapping[str, Any]]:
     """The differences between these weights and others.
 

@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from spd_weights.errors import SpdError, program
 from spd_weights.files import json_text, read_json
-from spd_weights.release.differences import KIND
+from spd_weights.release.differences import KIND, incomplete
 from spd_weights.release.record import mismatch
 
 _KEYS = ("dataset", "protocol", "method", "metric")
@@ -36,6 +36,7 @@ def read(path: Path) -> dict[str, Any]:
     rows = content.get("rows")
     if not problem and (rows is None or not all(row and set(row) >= set(_NEEDED) for row in rows)):
         problem = f"each row needs {', '.join(_NEEDED)}"
+    problem = problem or incomplete(content.get("differences") or [])
     if problem:
         raise SpdError(f"{path} is not a results.json of {program('eval')}: {problem}")
     config = dict(config)

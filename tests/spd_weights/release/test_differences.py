@@ -81,7 +81,21 @@ def test_card_opens_with_the_differences_of_its_own_weights(training: dict[str, 
     assert "chart.svg" not in cards.render(training, results(ENTRIES), weights_sha256="b" * 64)
 
 
-def test_differences_of_another_shape_are_refused(tmp_path: Path) -> None:
-    write_json(tmp_path / "results.json", results([{**ENTRIES[0], "difference": "much"}]))
-    with pytest.raises(SpdError, match="difference is 'much'"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({**ENTRIES[0], "difference": "much"}, "difference is 'much'"),
+        ({"weights": "new"}, "needs baseline, baseline_value, difference, high, low,"),
+        ({**ENTRIES[0], "value": None}, "needs value"),
+        ({**ENTRIES[0], "low": None}, "one end of an interval"),
+    ],
+)
+def test_differences_of_another_shape_are_refused(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "results.json", results([*ENTRIES, wrong]))
+    with pytest.raises(SpdError, match=said):
         read(tmp_path / "results.json")
+
+
+def test_differences_without_intervals_are_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "results.json", results(ENTRIES))
+    assert read(tmp_path / "results.json")["differences"] == ENTRIES
