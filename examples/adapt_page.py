@@ -16,8 +16,8 @@ from eval.metrics.means import distinct
 from eval.metrics.metrics import TITLES
 from eval.report.summary import COLUMNS, differences, summary
 from eval.results import read_results
-from examples.results_folder import markdown_table
-from spd_weights.files import read_json, write_text
+from examples.results_folder import markdown_table, write_page
+from spd_weights.files import read_json
 
 FEATURES, PROBE = "features.json", "probe.json"
 
@@ -35,14 +35,8 @@ Rows = Sequence[dict[str, Any]]
 
 def main() -> int:
     """Render the folder of the command line again."""
-    print(write_page(Path(sys.argv[1])))
+    print(write_page(Path(sys.argv[1]), page))
     return 0
-
-
-def write_page(folder: Path) -> Path:
-    """Write `folder`/tables.md and return its path."""
-    write_text(folder / "tables.md", page(folder))
-    return folder / "tables.md"
 
 
 def page(folder: Path) -> str:

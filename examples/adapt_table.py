@@ -20,9 +20,9 @@ from typing import Any
 import timm
 import torch
 
-from examples.adapt_page import FEATURES, PROBE, all_differences, write_page
+from examples.adapt_page import FEATURES, PROBE, all_differences, page
 from examples.quickstart import fail, run
-from examples.results_folder import keep_results, keep_rows
+from examples.results_folder import keep_results, keep_rows, write_page
 from spd_weights import golden
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.labelled:
             probe(args, weights)
         keep(args)
-        print(f"\n{write_page(args.to)}")
+        print(f"\n{write_page(args.to, page)}")
     except subprocess.CalledProcessError as failed:
         return fail(failed)
     except SpdError as error:

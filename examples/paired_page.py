@@ -13,8 +13,8 @@ from typing import Any
 from eval.metrics.means import distinct
 from eval.report.summary import summary
 from eval.results import read_results
-from examples.results_folder import markdown_table
-from spd_weights.files import read_json, write_text
+from examples.results_folder import markdown_table, write_page
+from spd_weights.files import read_json
 
 _HEAD = """# Each method without and with SPD
 
@@ -26,14 +26,8 @@ share of images whose negative is further from the anchor than their positive; 0
 
 def main() -> int:
     """Render the folder of the command line again."""
-    print(write_page(Path(sys.argv[1])))
+    print(write_page(Path(sys.argv[1]), page))
     return 0
-
-
-def write_page(folder: Path) -> Path:
-    """Write `folder`/tables.md and return its path."""
-    write_text(folder / "tables.md", page(folder))
-    return folder / "tables.md"
 
 
 def page(folder: Path) -> str:

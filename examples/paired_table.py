@@ -15,9 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from examples.paired_page import write_page
+from examples.paired_page import page
 from examples.quickstart import fail, run
-from examples.results_folder import keep_results
+from examples.results_folder import keep_results, write_page
 from spd_weights.errors import SpdError
 from spd_weights.files import read_json
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         for data in args.data:
             evaluate(args, data)
         keep(args)
-        print(f"\n{write_page(args.to).read_text(encoding='utf-8')}")
+        print(f"\n{write_page(args.to, page).read_text(encoding='utf-8')}")
     except subprocess.CalledProcessError as failed:
         return fail(failed)
     except SpdError as error:

@@ -1,10 +1,10 @@
-"""What a folder under results/ keeps of the measurements that its tables are rendered from."""
+"""What a folder under results/ keeps: its tables, and the measurements that they are rendered from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spd_weights.files import write_json
+from spd_weights.files import write_json, write_text
 from spd_weights.release.results import public_name, read
 
 METRICS = ("image_auroc", "image_aupr", "pixel_aupr", "pixel_aupro")
@@ -36,3 +36,9 @@ def markdown_table(lines: list[list[str]]) -> str:
     """A table whose first column is text and whose others are numbers; the first line is the header."""
     rule = ["---", *["---:"] * (len(lines[0]) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def write_page(folder: Path, page: Callable[[Path], str]) -> Path:
+    """Write what `page` renders of a folder to its tables.md, and return that path."""
+    write_text(folder / "tables.md", page(folder))
+    return folder / "tables.md"

@@ -26,18 +26,13 @@ from eval.detectors.methods import Settings, build_detectors
 from eval.detectors.one_class import extractor_for
 from eval.inspection.features import FeatureStore, extract
 from eval.metrics.metrics import image_metrics, pixel_metrics
+from examples.results_folder import markdown_table
 from spd_weights.environment import environment
 from spd_weights.files import write_json, write_text
 
-CATEGORIES = {
-    "tile": "industrial/magnetic_tile",
-    "pcb_13000": "industrial/deeppcb",
-    "pcb_00041": "industrial/deeppcb",
-    "pcb_20085": "industrial/deeppcb",
-    "cookie": "industrial/aws_cookies",
-    "capsules": "visa",
-    "fryum": "visa",
-}
+from .own_parts import CATEGORIES
+
+MASKED = [name for name in CATEGORIES if name != "alien"]
 SIZE, TRAIN, TEST_GOOD, TEST_BAD, RATIO = 160, 120, 60, 80, 0.02
 FACTORS = {
     "patchcore": [(1, 1, 1), (1, 1, 1 / 2), (1, 1, 1 / 4), (1, 1, 1 / 8)],
@@ -61,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", nargs="+", default=["mobilenetv2_100_spd"])
-    parser.add_argument("--category", nargs="+", default=list(CATEGORIES))
+    parser.add_argument("--category", nargs="+", default=MASKED)
     parser.add_argument("--out", type=Path, default=Path("results/scales"))
     given = parser.parse_args()
     file = given.out / "rows.json"
@@ -132,16 +127,16 @@ def render(content: dict[str, Any]) -> str:
     lines = ["# Detectors and the scale of maps", "", _NOTE.format(torch=packages["torch"], timm=packages["timm"])]
     for weights, method in dict.fromkeys((row["weights"], row["method"]) for row in rows):
         of_both = [row for row in rows if (row["weights"], row["method"]) == (weights, method)]
-        categories = [name for name in CATEGORIES if any(row["category"] == name for row in of_both)]
-        lines += ["", f"## {method}, {weights}", "", f"| factors | {' | '.join([*categories, 'mean'])} |"]
-        lines.append("| --- " + "| ---: " * (len(categories) + 1) + "|")
+        categories = [name for name in MASKED if any(row["category"] == name for row in of_both)]
+        table = [["factors", *categories, "mean"]]
         for factors in FACTORS[method]:
             found = {row["category"]: row for row in of_both if tuple(row["factors"]) == factors}
             means = [
                 [float(np.mean(found[name][metric])) for metric in METRICS] for name in categories if name in found
             ]
             cells = [" / ".join(f"{value:.1f}" for value in pair) for pair in [*means, np.mean(means, axis=0)]]
-            lines.append(f"| {', '.join(str(Fraction(f)) for f in factors)} | {' | '.join(cells)} |")
+            table.append([", ".join(str(Fraction(factor)) for factor in factors), *cells])
+        lines += ["", f"## {method}, {weights}", "", markdown_table(table)]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.bench.own_parts import CATEGORIES
-from tests.bench.thresholds import normal_features, plausible, realised, render, within
+from tests.bench.thresholds import normal_features, plausible, realised, within
 from tests.eval.helpers import ROOT, SHARED
 
 FOLDER = ROOT / "results" / "thresholds"
@@ -13,11 +13,6 @@ FOLDER = ROOT / "results" / "thresholds"
 
 def rows():
     return json.loads((FOLDER / "rows.json").read_text(encoding="utf-8"))["rows"]
-
-
-def test_page_is_rendered_from_the_rows():
-    content = json.loads((FOLDER / "rows.json").read_text(encoding="utf-8"))
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == render(content)
 
 
 @pytest.mark.parametrize("place", ["train", "test"])
