@@ -4,16 +4,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from .bank.coreset import greedy_coreset
+from .bank.nearest import nearest_patches
 from .base import Detector
-from .coreset import greedy_coreset
 from .maps import anomaly_maps
-from .patches import BLOCK_FLOATS, Patches
+from .patches import Patches
 
 PROJECTION = 128  # dimensions in which the coreset is selected (section 3.2; the authors' code)
 NEIGHBOURS = 9  # neighbours of the nearest normal patch in the re-weighted score (anomalib's; the paper gives none)
-_GROUP = 128  # patches of the bank whose distances are reduced together
 
 STARTS = ("random", "mean")
 
@@ -44,7 +43,7 @@ class Patchcore(Detector):
         super().__init__()
         self._image_size, self._seed, self._ratio, self._reweighted = image_size, seed, ratio, reweighted
         self._patches, self._start = patches, start
-        self._set_bank(torch.empty(0, 1))
+        self.register_buffer("bank", torch.empty(0, 1))  # float32 [M, C]
 
     def update(self, features: list[Tensor]) -> None:
         """Add a batch of normal images."""
@@ -71,46 +70,24 @@ class Patchcore(Detector):
         patches = self._patches.of(features)
         height, width = patches.shape[1:3]
         flat = patches.flatten(0, 2)
-        distances, nearest = (found.view(-1, height * width) for found in self._nearest(flat))
+        nearest = self._search(flat)
+        distances = (flat - self.bank[nearest]).norm(dim=1).view(-1, height * width)
         scores, worst = distances.max(dim=1)
         if self._reweighted:
             at = worst[:, None]
-            scores = scores * self._weights(patches.flatten(1, 2), nearest.gather(1, at)[:, 0], worst)
+            scores = scores * self._weights(
+                patches.flatten(1, 2), nearest.view_as(distances).gather(1, at)[:, 0], worst
+            )
         return scores, anomaly_maps(distances.view(-1, height, width), self._image_size)
 
     def _set_bank(self, bank: Tensor) -> None:
-        self.register_buffer("bank", bank)  # float32 [M, C]
-        centre = bank.mean(dim=0)
-        self.register_buffer("_centre", centre, persistent=False)
-        self.register_buffer("_columns", _columns(bank - centre), persistent=False)
+        self.bank = bank
+        self._search = nearest_patches(bank)
 
     def _load_from_state_dict(self, *given: Any) -> None:
         super()._load_from_state_dict(*given)
-        self._set_bank(self.bank)
-
-    def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance [P] to the nearest patch of the bank, and its index [P].
-
-        A matrix product finds it, differences measure it. Rounding in the product can only confuse patches whose
-        squared distances differ by less than 1e-6 of their squared norms.
-        """
-        if torch.compiler.is_exporting():  # a graph cannot split batches of any size
-            index = self._nearest_index(patches)
-        else:
-            chunks = patches.split(max(1, BLOCK_FLOATS // self._columns.shape[1]))
-            index = torch.cat([self._nearest_index(chunk) for chunk in chunks])
-        return (patches - self.bank[index]).norm(dim=1), index
-
-    def _nearest_index(self, patches: Tensor) -> Tensor:
-        """Index [P]. The minimum of each group is found first, without its place: that takes a fraction of the time."""
-        grouped = self._products(patches).unflatten(1, (-1, _GROUP))
-        group = grouped.amin(dim=2).argmin(dim=1)
-        members = grouped.gather(1, group[:, None, None].expand(-1, -1, _GROUP))[:, 0]
-        return (group * _GROUP + members.argmin(dim=1)).clamp(max=len(self.bank) - 1)
-
-    def _products(self, patches: Tensor) -> Tensor:
-        """Squared distances to the bank, less the patches' squared norms, [P, M'] with M' as in `_columns`."""
-        return F.pad(patches - self._centre, (0, 1), value=1.0) @ self._columns
+        if len(self.bank):  # it is empty in a damaged file, which load_state_dict reports
+            self._set_bank(self.bank)
 
     def _weights(self, patches: Tensor, nearest: Tensor, worst: Tensor) -> Tensor:
         """Equation 7: one minus the share of the nearest normal patch m* among its neighbours in the bank.
@@ -119,25 +96,7 @@ class Patchcore(Detector):
         """
         patch = patches.gather(1, worst[:, None, None].expand(-1, -1, patches.shape[2]))[:, 0]
         count = min(NEIGHBOURS, len(self.bank))
-        products = self._products(self.bank[nearest])[:, : len(self.bank)]
-        neighbours = self.bank[products.topk(count, largest=False).indices]
+        neighbours = self.bank[self._search.neighbours(self.bank[nearest], count)]
         to_neighbours = (patch[:, None] - neighbours).norm(dim=2)
         to_nearest = (patch - self.bank[nearest]).norm(dim=1)
         return 1 - (to_nearest - to_neighbours.logsumexp(dim=1)).exp()
-
-
-def _columns(centred: Tensor) -> Tensor:
-    """The bank as the right factor of `Patchcore._products`: (x, 1) times the column (−2 y, |y|²) is |x − y|² − |x|².
-
-    Patches are centred, because then products lose fewer digits. They are stored as contiguous columns, which
-    multiplies faster. The last one is repeated until their number is a multiple of `_GROUP`.
-
-    Args:
-        centred: float32 [M, C].
-
-    Returns:
-        float32 [C + 1, M'].
-    """
-    rows = torch.cat([-2 * centred, centred.square().sum(dim=1, keepdim=True)], dim=1)
-    repeated = rows[-1:].expand(-len(rows) % _GROUP, -1)
-    return torch.cat([rows, repeated]).T.contiguous()

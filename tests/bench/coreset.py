@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eval.detectors.coreset import greedy_coreset
+from eval.detectors.bank.coreset import greedy_coreset
 from eval.detectors.patchcore import PROJECTION
 
 

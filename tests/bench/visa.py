@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.backbone.features import Extractor
 from eval.data.images import read_image
+from eval.detectors.bank.coreset import greedy_coreset
 from eval.detectors.base import Detector
-from eval.detectors.coreset import greedy_coreset
 from eval.detectors.methods import DETECTORS, Settings, build_detectors
 from eval.detectors.patchcore import PROJECTION
 from eval.metrics.metrics import pixel_metrics

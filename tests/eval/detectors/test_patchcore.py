@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import uniform_filter
 from scipy.spatial.distance import cdist
 
-from eval.detectors.coreset import greedy_coreset
+from eval.detectors.bank.coreset import greedy_coreset
 from eval.detectors.patchcore import NEIGHBOURS, PROJECTION, Patchcore
 from eval.detectors.patches import Patches
 from tests.eval.detectors.reference import smoothed
@@ -148,3 +148,8 @@ def test_a_ratio_of_one_keeps_all_patches_whatever_the_seed():
     first, second = (fitted(train, ratio=1.0, seed=seed).bank for seed in (0, 1))
     assert torch.equal(first, second)
     np.testing.assert_allclose(first, reference_patches(train).reshape(-1, 16), rtol=1e-5, atol=1e-6)
+
+
+def test_a_state_without_a_bank_is_reported():
+    with pytest.raises(RuntimeError, match="Missing key"):
+        Patchcore(SIDE, 0, 0.1, False, Patches(1)).load_state_dict({})
