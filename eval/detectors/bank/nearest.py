@@ -8,7 +8,7 @@ from ..patches import BLOCK_FLOATS
 
 _GROUP = 128  # patches of the bank whose distances are reduced together
 _CELL = 1024  # mean number of patches per cell; in smaller cells, selecting rows costs more than it saves
-_CELLS = 16  # maximum; each cell adds about 40 nodes to an exported graph
+_CELLS = 16  # maximum; each cell adds about 46 nodes to an exported graph
 _ROUNDS = 5  # of k-means; more hardly improve the cells
 _SAMPLE = 128  # patches of the bank with which the cells are tried
 _WORTHWHILE = 1 / 3  # largest share of the bank that these may visit; with more, cells save little or no time
