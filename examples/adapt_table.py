@@ -2,7 +2,7 @@
 
     python -m examples.adapt_table --train caltech101/ --init mobilenetv2_100.imagenet1k/ --data visa/ industrial/ \\
         --category capsules fryum cookie pcb_00041 pcb_20085 alien --out runs/adapt --to results/adapt_confirm \\
-        --options --adapt.scales 0.125 0.125 0.0625
+        --options --adapt.scales 0.25 0.25 0.125
 
 For each start, trains `<architecture>_rescaled`, which is the recipe with η = 0, and `<architecture>_adapt_seed0`,
 `_seed1` and so on. Checks that `_rescaled` computes exactly what the start computes, except for the scale of its maps;

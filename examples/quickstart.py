@@ -33,10 +33,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="where everything goes")
     parser.add_argument("--pretrain", help="images to adapt to: a folder, or hf:owner/dataset (default: rendered)")
     parser.add_argument("--visa", help="data to evaluate on, in the layout of VisA or MVTec AD (default: rendered)")
-    parser.add_argument("--steps", type=int, help="training steps of 6 images for the adaptation (40)")
+    parser.add_argument("--steps", type=int, help="training steps of 24 images for the adaptation (20)")
     parser.add_argument("--smallest", action="store_true", help="a few images and steps: only to see that it works")
     args = parser.parse_args()
-    steps = args.steps or (2 if args.smallest else 40)
+    steps = args.steps or (2 if args.smallest else 20)
     try:
         scenes, parts = pictures(args)
         evaluation = args.out / "eval"

@@ -82,11 +82,11 @@ def test_another_seed_is_told_with_its_metrics(files: Path, clone: Path, tmp_pat
 
 def test_what_cannot_be_repeated_is_refused(files: Path, clone: Path, tmp_path: Path, capfd) -> None:
     record = read_json(clone)
-    del record["config"]["adapt"]["episodic"]
+    del record["config"]["adapt"]["keep_weight"]
     write_json(clone, record)
     code, said = retrained(files, tmp_path / "a", capfd)
     assert code == 1
-    assert "of another version, without --adapt.episodic" in said
+    assert "of another version, without --adapt.keep-weight" in said
     assert not (tmp_path / "a").exists()
 
     record["config"]["model"]["init"] = "elsewhere"

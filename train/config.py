@@ -124,7 +124,7 @@ class SpdConfig:
     """How the negative is perturbed.
     smoothblend_literal is the paper's text and leaves a dark halo around the patch; smoothblend does not.
     The patch options below apply to both. CutPaste keeps its paper's values.
-    flaws are spots and scratches of several kinds (ours), with the area and the jitter of the patch."""
+    flaws are two spots or scratches of several kinds (ours), with the area and the jitter of the patch."""
     anchor: Literal["strong", "crop"] = "strong"
     """The anchor: the strong view of the base loss (the paper's x_i), or its crop.
     The crop is taken before all other augmentation, and costs one more forward pass."""
@@ -168,9 +168,6 @@ class SpdConfig:
     A narrower blur changes an edge by less than one grey level."""
     weak_blur_probability: float = 0.3
     """Weak augmentation: probability of blur."""
-    weak_noise: float = 0.0
-    """Weak augmentation: largest standard deviation of the grey noise, in units of the value range.
-    The noise is added last. The paper has none."""
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from spd_weights.errors import SpdError
 
 _TINY = math.ulp(0.0)  # the smallest number above 0
 _NAMES: dict[tuple[float, float], str] = {
-    (0, 1): "max_bad_fraction momentum patch_min_side weak_noise",
+    (0, 1): "max_bad_fraction momentum patch_min_side",
     (0, math.inf): """
-        alpha_sigma blur_sigma dense episodic jitter keep_weight layer lr patch_jitter patch_min_pixels seed
+        alpha_sigma blur_sigma jitter keep_weight layer lr patch_jitter patch_min_pixels seed
         warmup_epochs weak_blur_sigma weak_jitter weight weight_decay workers""",
     (_TINY, 1): "crop_area patch_area weak_crop_area",
     (_TINY, math.inf): "knn_temperature max_hours patch_aspect temperature weak_crop_aspect",
     (0.01, math.inf): "timeout_minutes",
     (1, math.inf): """
         accumulate dim epochs every keep knn_neighbours log_every max_steps milestone_epochs predictor_dim projector_dim
-        projector_layers queue_size references steps""",
+        projector_layers queue_size steps""",
     (2, math.inf): "batch_size",
     (32, math.inf): "image_size",
 }

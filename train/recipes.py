@@ -51,19 +51,9 @@ class SimCLRConfig:
 
 @dataclass(frozen=True)
 class AdaptConfig:
-    """What to learn, how to stay close to the starting weights, and what to export."""
+    """How to stay close to the starting weights, and what to export."""
 
-    episodic: float = 1.0
-    """Weight of the loss that ranks distances to the nearest normal patch, as PatchCore measures them."""
-    dense: float = 0.0
-    """Weight of the loss that compares the perturbed view with the crop, position by position.
-    Weak views must then be neither cropped nor flipped.
-    On four categories, episodes alone were better than this loss alone."""
-    references: int = 1
-    """Weak views per image that give an episode its normal patches, besides the crop itself."""
-    temperature: float = 0.2
-    """Temperature of the episodic ranking: a distance that is larger by this share counts as clearly larger."""
-    keep_weight: float = 1.0
+    keep_weight: float = 3.0
     """Weight of the squared distance from the starting features, at every position of three stages."""
     scales: tuple[float, ...] = ()
     """Factors by which the export multiplies the maps of strides 4, 8 and 16 (MobileNetV2, EfficientNet).
@@ -146,35 +136,26 @@ IN_PLACE: dict[str, Any] = {
     "weak_crop_aspect": (1.0, 1.0),
     "weak_flip_probability": 0.0,
 }
-"""SPD options that keep the views aligned pixel by pixel, as a dense loss needs."""
+"""SPD options that keep anchor and negative aligned pixel by pixel, as the dense loss of `adapt` needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapt(Config):
-    """SPD on the feature maps of a pre-trained backbone: short, at a small learning rate, kept close to the starting
-    weights. Our own recipe; the paper pre-trains from scratch and compares pooled embeddings. Each image of a batch
-    makes an episode of four views."""
+    """Dense SPD on top of a pre-trained backbone: short, at a small learning rate, kept close to the starting
+    weights. Our own recipe; the paper pre-trains from scratch and compares pooled embeddings."""
 
     model: ModelConfig = ModelConfig(init="timm", sync_batch_norm=False)
     optim: OptimConfig = OptimConfig(
-        epochs=1, steps=120, batch_size=6, optimizer="adamw", lr=3e-4, lr_scaling="none", weight_decay=0.0
+        epochs=1, steps=150, batch_size=24, optimizer="adamw", lr=1e-4, lr_scaling="none", weight_decay=0.0
     )
     augment: AugmentConfig = AugmentConfig(
         crop_area=(0.5, 1.0), jitter_probability=0.0, gray_probability=0.0, blur_probability=0.0
     )
-    spd: SpdConfig = SpdConfig(
-        weight=1.0,
-        perturbation="flaws",
-        patch_area=(0.0004, 0.05),
-        weak_crop_area=(0.9, 1.0),
-        weak_crop_aspect=(0.96, 1.04),
-        weak_flip_probability=0.0,
-        weak_noise=0.025,
-    )
+    spd: SpdConfig = SpdConfig(weight=1.0, **IN_PLACE)
     adapt: AdaptConfig = AdaptConfig()
 
     def __post_init__(self) -> None:
-        """Refuse SPD options that losses on maps cannot use."""
+        """Refuse SPD options that the dense loss cannot use."""
         super().__post_init__()
         if self.optim.steps and self.optim.epochs != 1:
             raise SpdError(
@@ -183,14 +164,11 @@ class Adapt(Config):
             )
         if self.spd.weight == 0:
             return
-        if not self.adapt.dense and not self.adapt.episodic:
-            raise SpdError("--adapt.dense 0 and --adapt.episodic 0 leave no SPD loss: use --spd.weight 0 for that")
-        in_place = IN_PLACE if self.adapt.dense else {}
-        for name, required in {**in_place, "loss": "auto", "anchor": "strong", "symmetric": False}.items():
+        for name, required in {**IN_PLACE, "loss": "auto", "anchor": "strong", "symmetric": False}.items():
             if (value := getattr(self.spd, name)) != required:
                 raise SpdError(
-                    f"--spd.{name.replace('_', '-')} {value}: it must be {required} for the recipe adapt"
-                    + (" with --adapt.dense" if name in IN_PLACE else "")
+                    f"--spd.{name.replace('_', '-')} {value}: it must be {required} for the recipe adapt, which "
+                    f"compares position by position"
                 )
 
 

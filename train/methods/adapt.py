@@ -1,17 +1,31 @@
-"""Adaptation of a pre-trained backbone: SPD on feature maps, held close to the starting weights. Ours, not the paper's.
+"""Adaptation of a pre-trained backbone: dense SPD, held close to the starting weights. Ours, not the paper's.
 
-The paper pre-trains from scratch and compares pooled embeddings. Starting from good weights is far cheaper but
-has two risks. First, features are forgotten. So the base loss is the distance from the starting features, at
-every position of the maps that detectors read. Second, a change at any position lowers a pooled loss, which blurs
-where a defect is. So SPD compares single positions here. The loss is
+Let f_l(x)_p be the features of image x at position p of the map of stage l (strides 4, 8 and 16), f⁰_l the same of the
+starting weights, and v_l the variance of f⁰_l in the batch, summed over channels. With distances in units of v_l,
 
-    L = keep_weight · L_keep + η · (episodic · L_episodic + dense · L_dense)
+    d_l(p) = ‖f_l(anchor)_p - f_l(negative)_p‖² / v_l    and    d⁰_l(p) = ‖f_l(anchor)_p - f⁰_l(anchor)_p‖² / v_l,
 
-`train.methods.episodes` explains the episodic loss, which is the default, and `dense_spd_loss` the dense one, which
-made the weights of results/adapt_caltech101.
+the whole loss is a mean over images and over the three stages:
+
+    L      = keep_weight · L_keep + η · L_SPD
+    L_keep = mean of d⁰_l over all positions
+    L_SPD  = log(ε + mean of d_l outside the patch) - log(ε + mean of d_l under the patch)
+
+How this differs from the paper:
+
+- The paper pre-trains from random weights; its base loss is that of SimSiam, MoCo, SimCLR or of labels. Starting from
+  good weights takes minutes, but features could be forgotten, so L_keep holds them where they were.
+- The paper compares one pooled embedding per image. A change at any position lowers a pooled loss, which blurs where
+  a defect is. So SPD compares single positions here.
+- The paper's positive is another view. Here the positives are the positions outside the patch, where the negative has
+  only been weakly augmented.
+
+An episodic loss, which ranked distances to the nearest normal patch, was tried as well, and lost to this one in PaDiM's
+pixel AP (results/adapt_search).
 """
 
 import copy
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +36,10 @@ from spd_weights.stages import DETECTOR_REDUCTIONS, stage_indices
 
 from ..distributed import channel_variance
 from ..recipes import AdaptConfig
-from .episodes import patches, ranking_loss, scores
 from .rescale import rescaled
 
-_FLOOR = 0.003  # added to distances, in units of the starting features' variance: bounds their logarithm
+_FLOOR = 0.003  # ε, in units of the starting features' variance: bounds the logarithm
 _COVERED = 0.1  # a position counts as changed if the patch covers more than this fraction of its cell
-_IMAGES = ("anchor", "negative", "unperturbed", "positive")
-
-Maps = dict[str, list[Tensor]]
-"""The three maps of each view, from the finest to the coarsest."""
 
 
 class AdaptMethod(nn.Module):
@@ -78,28 +87,25 @@ class AdaptMethod(nn.Module):
 
         Args:
             views: from `train.views.views.ViewMaker`: `anchor` (B, 3, S, S), normalised, and with SPD also the
-                equally large `negative`, `alpha` (B, 1, S, S) and, for episodes, `unperturbed` and `positive`
-                (K · B, 3, S, S).
+                equally large `negative` and `alpha` (B, 1, S, S), which says where it was perturbed.
 
         Returns:
-            `loss_base`, keep_weight times the mean squared distance from the starting maps, 0 at first; `features`,
-            the pooled stages (B, F), detached; with SPD also `loss_spd`, the weighted sum of the episodic and the dense
-            loss, and `spd_accuracy`, that of the episodes if there are any.
+            `loss_base`, keep_weight · L_keep, 0 at first; `features`, the pooled stages (B, F), detached; with SPD
+            also `loss_spd` and `spd_accuracy`, the means of `dense_spd_loss` over the stages.
         """
         with torch.no_grad():
             starting = self._maps(self.start, views["anchor"])
         variances = [channel_variance(m).sum() for m in starting]
-        names = [name for name in _IMAGES if name in views]
-        together = self._maps(self.backbone, torch.cat([views[name] for name in names]))
-        parts = [m.split([len(views[name]) for name in names]) for m in together]
-        maps: Maps = {name: list(of_view) for name, of_view in zip(names, zip(*parts, strict=True), strict=True)}
-        moved = _distances(maps["anchor"], starting, variances)
+        images = [views[name] for name in ("anchor", "negative") if name in views]
+        both = self._maps(self.backbone, torch.cat(images))
+        anchor, *negative = zip(*(m.split(len(views["anchor"])) for m in both), strict=True)
         losses = {
-            "loss_base": self.config.keep_weight * torch.stack([d.mean() for d in moved]).mean(),
-            "features": torch.cat([m.detach().mean((2, 3)) for m in maps["anchor"]], 1),
+            "loss_base": self.config.keep_weight * _mean([d.mean() for d in _distances(anchor, starting, variances)]),
+            "features": torch.cat([m.detach().mean((2, 3)) for m in anchor], 1),
         }
-        if "negative" in views:
-            losses |= self._spd(maps, variances, views["alpha"])
+        if negative:
+            found = [dense_spd_loss(d, views["alpha"]) for d in _distances(anchor, *negative, variances)]
+            losses |= {name: _mean([of_stage[name] for of_stage in found]) for name in found[0]}
         return losses
 
     def exported(self) -> nn.Module:
@@ -110,33 +116,12 @@ class AdaptMethod(nn.Module):
     def _maps(self, model: nn.Module, images: Tensor) -> list[Tensor]:
         return model.forward_intermediates(images, indices=self.stages, stop_early=True, intermediates_only=True)
 
-    def _spd(self, maps: Maps, variances: list[Tensor], alpha: Tensor) -> dict[str, Tensor]:
-        """The weighted sum of the losses that have a weight, and the accuracy of the last one."""
-        parts = []
-        if self.config.dense:
-            of_stages = [dense_spd_loss(d, alpha) for d in _distances(maps["anchor"], maps["negative"], variances)]
-            dense = {name: torch.stack([found[name] for found in of_stages]).mean() for name in of_stages[0]}
-            parts.append((self.config.dense, dense))
-        if self.config.episodic:
-            with torch.autocast(alpha.device.type, enabled=False):  # differences of features need full precision
-                parts.append((self.config.episodic, self._episodes(maps, alpha)))
-        loss = torch.stack([weight * found["loss_spd"] for weight, found in parts]).sum()
-        return {"loss_spd": loss, "spd_accuracy": parts[-1][1]["spd_accuracy"]}
 
-    def _episodes(self, maps: Maps, alpha: Tensor) -> dict[str, Tensor]:
-        """The episodic loss. As in PatchCore, patches come from the two coarser maps, scaled as in the export."""
-        factors = (self.config.scales or (1.0,) * len(self.stages))[-2:]
-        read = {
-            name: patches([m.float() * factor for m, factor in zip(of_view[-2:], factors, strict=True)])
-            for name, of_view in maps.items()
-        }
-        images, grid = len(alpha), maps["anchor"][-2].shape[-2:]
-        normal = torch.cat([read["anchor"], *read["positive"].split(images)], 1)
-        unperturbed, perturbed = (scores(read[name], normal).unflatten(1, grid) for name in ("unperturbed", "negative"))
-        return ranking_loss(unperturbed, perturbed, alpha, self.config.temperature)
+def _mean(of_stages: list[Tensor]) -> Tensor:
+    return torch.stack(of_stages).mean()
 
 
-def _distances(some: list[Tensor], others: list[Tensor], variances: list[Tensor]) -> list[Tensor]:
+def _distances(some: Sequence[Tensor], others: Sequence[Tensor], variances: list[Tensor]) -> list[Tensor]:
     return [distances(a, b, variance) for a, b, variance in zip(some, others, variances, strict=True)]
 
 
@@ -146,13 +131,12 @@ def distances(a: Tensor, b: Tensor, variance: Tensor) -> Tensor:
 
 
 def dense_spd_loss(distances: Tensor, alpha: Tensor) -> dict[str, Tensor]:
-    """Make two maps differ where the image was perturbed, and agree everywhere else.
+    """Make two maps of a stage differ where the image was perturbed, and agree everywhere else: L_SPD above.
 
-    The paper pulls a weak augmentation near and pushes a perturbed one away. In a perturbed image's map, the
-    positions outside the patch have only been weakly augmented, so they are the positives; the positions under
-    the patch are the negatives. Per image, L = log(mean distance outside) - log(mean distance under the patch).
-    It is a ratio, so scaling all features gains nothing, and a subtle patch counts as much as a strong one. If
-    the patch is too small for the map's grid, only the positions outside contribute.
+    It is a ratio of distances, so scaling all features gains nothing, and a subtle patch counts as much as a strong
+    one. Under the patch, a position's weight grows with the covered share of its cell, and is full from a half on. A
+    share of up to a tenth counts on neither side. If the patch is too small for the map's grid, only the positions
+    outside contribute.
 
     Args:
         distances: between the maps of the anchor and the perturbed image, (B, H, W), >= 0.

@@ -82,18 +82,6 @@ def _blur_matrices(sigma: Tensor, size: int, device: torch.device) -> Tensor:
     return matrices.scatter_add_(2, source.expand(count), kernel[:, None].expand(count))
 
 
-def noise_(images: Tensor, sigma: Tensor, uniforms: Tensor) -> Tensor:
-    """Add grey Gaussian noise in place, clipped to [0, 1].
-
-    Args:
-        images: (B, 3, S, S), changed in place.
-        sigma: (B,), standard deviation in units of the value range, on the images' device.
-        uniforms: (B, S * S) in [0, 1), on the images' device, changed in place.
-    """
-    normal = uniforms.clamp_(1e-6, 1 - 1e-6).mul_(2).sub_(1).erfinv_().mul_(sigma[:, None] * math.sqrt(2))
-    return images.add_(normal.view_as(images[:, :1])).clamp_(0, 1)
-
-
 def gray(images: Tensor) -> Tensor:
     """Luma of RGB images: (B, 3, H, W) to (B, 1, H, W)."""
     red, green, blue = images.unbind(1)

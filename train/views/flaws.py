@@ -1,4 +1,4 @@
-"""Flaws: spots and scratches with several fillings, the perturbations of the recipe `adapt`. Ours, not the paper's.
+"""Flaws: spots and scratches with several fillings, `--spd.perturbation flaws` of any recipe. Ours, not the paper's.
 
     flawed = (1 - alpha) * image + alpha * filling
 

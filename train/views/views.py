@@ -99,19 +99,14 @@ class ViewMaker:
             - with an SPD weight above 0, `positive` = weak(anchor) and `negative` = perturbed(weak'(anchor)),
               both (2B, 3, S, S) if SPD is symmetric;
             - `spd_anchor`, if the SPD anchor is the plain crop;
-            - for `adapt`, also `alpha` (B, 1, S, S), which says where each negative was changed; for its episodes
-              `unperturbed`, the negative before its perturbation, and as many positives per anchor as the recipe asks
-              for, one whole batch after the other; without episodes no `positive`;
+            - for `adapt`, no `positive`, but `alpha` (B, 1, S, S), which says where each negative was changed;
             - `labels`, int64 (B,), if the data has labels.
         """
         parts = self._make(batch)
-        adapting = isinstance(self.config, Adapt)
-        alpha, unperturbed = parts.pop("alpha", None), parts.pop("unperturbed", None)
-        if unperturbed and adapting and self.config.adapt.episodic:
-            parts["unperturbed"] = unperturbed
+        alpha, _ = parts.pop("alpha", None), parts.pop("unperturbed", None)
         for view in itertools.chain(*parts.values()):
             view.mul_(self.scale).add_(self.shift)
-        if alpha and adapting:
+        if alpha and isinstance(self.config, Adapt):
             parts["alpha"] = alpha
         views = {name: view.contiguous(memory_format=self.layout) for name, view in _join(parts).items()}
         return views if batch.labels is None else {**views, "labels": batch.labels.to(self.device, non_blocking=True)}
@@ -143,27 +138,14 @@ class ViewMaker:
             for i, images in enumerate(views["unperturbed"])
         ]
         views["negative"], views["alpha"] = (list(parts) for parts in zip(*perturbed, strict=True))
-        for stream in self._positive_streams():
-            views.setdefault("positive", []).extend(self._weak_views(anchors, stream, draw))
+        if not isinstance(self.config, Adapt):  # adapt's positives are the positions outside alpha
+            views["positive"] = self._weak_views(anchors, "weak positive", draw)
         return views
-
-    def _positive_streams(self) -> list[str]:
-        if not isinstance(self.config, Adapt):
-            return ["weak positive"]
-        count = self.config.adapt.references if self.config.adapt.episodic else 0
-        return [f"weak positive {i}" for i in range(count)]
 
     def _weak_views(self, anchors: list[Tensor], stream: str, draw: Callable[[str, int], np.ndarray]) -> list[Tensor]:
         return [
-            self._noisy_(self.weak(anchor, WeakDraws.from_uniforms(draw(f"{stream} {i}", 13))), f"{stream} {i}", draw)
-            for i, anchor in enumerate(anchors)
+            self.weak(anchor, WeakDraws.from_uniforms(draw(f"{stream} {i}", 13))) for i, anchor in enumerate(anchors)
         ]
-
-    def _noisy_(self, images: Tensor, stream: str, draw: Callable[[str, int], np.ndarray]) -> Tensor:
-        if not (strongest := self.config.spd.weak_noise):
-            return images
-        drawn = to_device(torch.from_numpy(draw(f"{stream} noise", 1 + images.shape[-1] ** 2)).float(), self.device)
-        return augment.noise_(images, strongest * drawn[:, 0], drawn[:, 1:])
 
     def strong(self, crops: Tensor, draws: StrongDraws) -> Tensor:
         """Jitter, greyscale and blur crops, in this order: uint8 (B, 3, S, S) to float32 (B, 3, S, S)."""

@@ -1,4 +1,4 @@
-"""Adaptation: SPD on the maps of a given backbone, held close to where it started."""
+"""Adaptation: dense SPD on the maps of a given backbone, held close to where it started."""
 
 import dataclasses
 import math
@@ -19,23 +19,21 @@ from train.data.sources import open_images
 from train.distributed import channel_variance
 from train.loop import pretrain
 from train.methods.adapt import AdaptMethod, dense_spd_loss, distances
-from train.methods.episodes import patches, ranking_loss, scores
 from train.recipes import IN_PLACE, Adapt, AdaptConfig
 from train.views.views import ViewMaker
 
 ARCH = "mobilenetv3_small_050"  # with layers behind the last stage that is read
-DENSE = {"dense": 1.0, "episodic": 0.0}
 
 
-def method(seed: int = 0, arch: str = ARCH, **options: object) -> AdaptMethod:
-    torch.manual_seed(seed)
-    return AdaptMethod(timm.create_model(arch, num_classes=0), AdaptConfig(**options), 64).train()
+def method(arch: str = ARCH, **options: object) -> AdaptMethod:
+    torch.manual_seed(0)
+    size = {"img_size": 64} if "vit" in arch else {}
+    return AdaptMethod(timm.create_model(arch, num_classes=0, **size), AdaptConfig(**options), 64).train()
 
 
-def views(positives: int = 1) -> dict[str, Tensor]:
+def views() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    counts = {"anchor": 4, "negative": 4, "unperturbed": 4, "positive": 4 * positives}
-    images = {name: torch.randn(count, 3, 64, 64, generator=generator) for name, count in counts.items()}
+    images = {name: torch.randn(4, 3, 64, 64, generator=generator) for name in ("anchor", "negative")}
     alpha = torch.zeros(4, 1, 64, 64)
     alpha[:, :, 8:40, 16:48] = 1
     return {**images, "alpha": alpha}
@@ -75,9 +73,10 @@ def moved(ours: AdaptMethod, by: float = 0.1) -> AdaptMethod:
     return ours
 
 
-def test_dense_losses_are_distances_from_the_start_and_between_the_views():
-    ours, batch = method(**DENSE, keep_weight=3.0), views()
-    batch = {name: batch[name] for name in ("anchor", "negative", "alpha")}
+@pytest.mark.parametrize(("arch", "sides"), [(ARCH, [16, 8, 4]), ("test_vit", [4, 4, 4])])
+def test_losses_are_distances_from_the_start_and_between_the_views(arch: str, sides: list[int]):
+    """A plain vision transformer has maps of one size."""
+    ours, batch = method(arch, keep_weight=2.0), views()
     assert ours(batch)["loss_base"].item() == pytest.approx(0, abs=1e-9)
     moved(ours)
     out = ours(batch)
@@ -85,56 +84,16 @@ def test_dense_losses_are_distances_from_the_start_and_between_the_views():
         ours._maps(model, batch[name])
         for model, name in ((ours.backbone, "anchor"), (ours.start, "anchor"), (ours.backbone, "negative"))
     )
-    assert [m.shape[-1] for m in now] == [16, 8, 4]
+    assert [m.shape[-1] for m in now] == sides
     units = [m.var((0, 2, 3)).sum() for m in then]
     far = [((a - b) ** 2).sum(1).mean() / unit for a, b, unit in zip(now, then, units, strict=True)]
-    torch.testing.assert_close(out["loss_base"], 3.0 * sum(far) / 3)
+    torch.testing.assert_close(out["loss_base"], 2.0 * sum(far) / 3)
     spd = [
-        dense_spd_loss(((a - b) ** 2).sum(1) / unit, batch["alpha"])["loss_spd"]
+        dense_spd_loss(((a - b) ** 2).sum(1) / unit, batch["alpha"])
         for a, b, unit in zip(now, other, units, strict=True)
     ]
-    torch.testing.assert_close(out["loss_spd"], sum(spd) / 3, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("arch", [ARCH, "test_vit"])
-def test_an_episode_ranks_the_distances_to_all_normal_patches_of_its_image(arch: str):
-    """Image by image, with the maps of the exported scale; a plain vision transformer has maps of one size."""
-    torch.manual_seed(0)
-    scales = () if arch == "test_vit" else (0.5, 0.25, 1.0)
-    backbone = (
-        timm.create_model(arch, num_classes=0, img_size=64)
-        if arch == "test_vit"
-        else timm.create_model(arch, num_classes=0)
-    )
-    ours, batch = moved(AdaptMethod(backbone, AdaptConfig(), 64).train()), views(positives=2)
-    object.__setattr__(ours.config, "scales", scales)  # of this network, maps cannot be exported at another scale
-
-    def read(images: Tensor) -> Tensor:
-        maps = ours._maps(ours.backbone, images)[1:]
-        return patches([m * scale for m, scale in zip(maps, scales[1:] or (1.0, 1.0), strict=True)])
-
-    losses, accuracies = [], []
-    side = ours._maps(ours.backbone, batch["anchor"])[1].shape[-1]
-    for i in range(4):
-        images = [batch["anchor"][i], batch["positive"][i], batch["positive"][4 + i]]
-        normal = read(torch.stack(images)).flatten(0, 1)[None]
-        found = [
-            scores(read(batch[name][i : i + 1]), normal).view(1, side, side) for name in ("unperturbed", "negative")
-        ]
-        out = ranking_loss(*found, batch["alpha"][i : i + 1], 0.2)
-        losses.append(out["loss_spd"].item())
-        accuracies.append(out["spd_accuracy"].item())
-    out = ours(batch)
-    assert out["loss_spd"].item() == pytest.approx(sum(losses) / 4, rel=1e-3)
-    assert out["spd_accuracy"].item() == pytest.approx(sum(accuracies) / 4)
-
-
-def test_both_losses_add_up_with_their_weights():
-    batch = views()
-    dense, episodic, both = (
-        moved(method(dense=d, episodic=e))(batch)["loss_spd"].item() for d, e in ((1.0, 0.0), (0.0, 1.0), (0.5, 2.0))
-    )
-    assert both == pytest.approx(0.5 * dense + 2 * episodic, rel=1e-4)
+    for name in ("loss_spd", "spd_accuracy"):
+        torch.testing.assert_close(out[name], sum(stage[name] for stage in spd) / 3, atol=1e-5, rtol=1e-4)
 
 
 def test_only_what_is_read_is_trained_and_statistics_stay():
@@ -157,11 +116,11 @@ def recipe(photos: Path, out: Path, start: Path, arch: str = ARCH, **changes: ob
 
 
 def test_outside_the_patch_the_views_differ_by_weak_changes_alone(tmp_path: Path):
-    in_place = SpdConfig(weight=1.0, **IN_PLACE)
     photos = write_photos(tmp_path / "photos", 12)
-    config = recipe(photos, tmp_path / "run", tmp_path, spd=in_place, adapt=AdaptConfig(**DENSE))
+    config = recipe(photos, tmp_path / "run", tmp_path)
     batch = Crops(open_images(config.data.train), config).__getitems__([(0, i) for i in range(12)])
     made = ViewMaker(config, (0.0,) * 3, (1.0,) * 3, torch.device("cpu"))(batch)
+    assert made.keys() == {"anchor", "negative", "alpha"}
     outside = (made["alpha"] == 0).float()
     difference = ((made["negative"] - made["anchor"]).abs() * outside).sum() / outside.sum() / 3
     flipped = ((made["negative"].flip(3) - made["anchor"]).abs() * outside).sum() / outside.sum() / 3
@@ -203,17 +162,15 @@ def test_what_cannot_work_is_refused(tmp_path: Path):
     with pytest.raises(SpdError, match="intermediate feature maps"):
         AdaptMethod(nn.Flatten(), AdaptConfig(), 32)
     with pytest.raises(SpdError, match=r"spd\.weak-crop-area"):
-        recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0), adapt=AdaptConfig(dense=0.1))
+        recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0))
     with pytest.raises(SpdError, match=r"optim\.epochs 2 would have no effect beside --optim\.steps 3"):
         recipe(tmp_path, tmp_path, tmp_path, optim=OptimConfig(epochs=2, steps=3))
-    with pytest.raises(SpdError, match=r"adapt\.dense 0 and --adapt\.episodic 0"):
-        recipe(tmp_path, tmp_path, tmp_path, adapt=AdaptConfig(episodic=0.0))
     with pytest.raises(SpdError, match=r"spd\.symmetric"):
         recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0, **IN_PLACE, symmetric=True))
 
 
 def test_distances_keep_full_precision_under_autocast():
-    ours, batch = moved(method(dense=1.0), 1e-3), views()
+    ours, batch = moved(method(), 1e-3), views()
     a, b = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4) * 1e-3
     half = a.bfloat16(), (a + b).bfloat16()
     expected = (half[0].double() - half[1].double()).square().sum(1)

@@ -45,7 +45,6 @@ def plain(**changes: object) -> AugmentConfig:
 def still(config: SpdConfig, **changes: object) -> SpdConfig:
     """Weak views without any operation but those in `changes`."""
     off = {"weak_flip_probability": 0.0, "weak_blur_probability": 0.0, "weak_jitter_probability": 0.0}
-    off["weak_noise"] = 0.0
     uncropped = {"weak_crop_area": (1.0, 1.0), "weak_crop_aspect": (1.0, 1.0)}
     return dataclasses.replace(config, **{"weight": 0.1, **off, **uncropped, **changes})
 

@@ -11,7 +11,7 @@ import torch
 from train.config import DataConfig
 from train.data.decode import CropDraws
 from train.data.loader import Batch
-from train.recipes import IN_PLACE, RECIPES, Adapt, Config, Supervised
+from train.recipes import RECIPES, Adapt, Config, Supervised
 from train.views.perturb import PatchDraws, ScarDraws
 from train.views.randomness import uniforms
 from train.views.views import StrongDraws, ViewMaker, WeakDraws
@@ -66,7 +66,7 @@ def test_weak_blur_is_visible_at_any_size(size: int):
     """It was skipped at 96 px and below, because sigma was scaled to less than a fifth of a pixel there."""
     count, maker = 400, ViewMaker(make_config("adapt", size), (0.0,) * 3, (1.0,) * 3, torch.device("cpu"))
     maker.config = dataclasses.replace(
-        maker.config, spd=dataclasses.replace(maker.config.spd, **IN_PLACE, weak_jitter_probability=0.0, weak_noise=0.0)
+        maker.config, spd=dataclasses.replace(maker.config.spd, weak_jitter_probability=0.0)
     )
     checkers = (torch.arange(size)[:, None] + torch.arange(size)) % 2
     sharp = checkers.float().expand(10, 3, size, size)
