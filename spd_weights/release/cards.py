@@ -22,7 +22,7 @@ PAPER_ID = "arXiv:2207.14315"
 UNKNOWN = "not recorded"
 
 _PREVIEW = """
-Training views, one row per image: anchor, second view, positive, negative, the mask of the change, and the change.
+Training views, one row per image; the columns are named at the top.
 
 ![A sheet of training views](preview.png)
 """

@@ -9,7 +9,7 @@ import pytest
 
 from eval.data.datasets import load_categories
 
-RESULTS = Path(__file__).parents[2] / "results" / "adapt_caltech101"
+RESULTS = Path(__file__).parents[2] / "results" / "adapt_confirm"
 SHA256 = "7f674bd0b171a2dbb31d2c9932d9f494eb7ebc2d1d90e7dda380e7963b425b12"
 
 
