@@ -145,7 +145,7 @@ def load_catalog(path: Path | None = None) -> dict[str, Row]:
 
 
 def list_weights(planned: bool = False) -> list[Row]:
-    """List the weights that exist, in the catalog's order.
+    """List the weights that exist, and after them, on request, the planned ones.
 
     Args:
         planned: Include rows without weights.
@@ -153,7 +153,8 @@ def list_weights(planned: bool = False) -> list[Row]:
     Raises:
         SpdError: The catalog cannot be read.
     """
-    return [row for row in load_catalog().values() if planned or row.status != "planned"]
+    rows = sorted(load_catalog().values(), key=lambda row: row.status == "planned")
+    return [row for row in rows if planned or row.status != "planned"]
 
 
 def results_path() -> Path:

@@ -1,5 +1,6 @@
 """The README's table of results: its arithmetic, and that what is committed says what the README says."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_committed_tables_are_what_committed_results_give(
     for page in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("results/*/README.md"))]:
         for block in page.read_text(encoding="utf-8").split("<!-- python -m eval summary ")[1:]:
             arguments, _, text = block.partition(" -->\n")
-            assert main(["summary", *arguments.split()]) == 0
+            assert main(["summary", *shlex.split(arguments)]) == 0
             tables.append(capsys.readouterr().out)
             assert text.lstrip("\n").startswith(tables[-1]), f"{page}: put in\n{tables[-1]}"
     shown = [f"|  | {text}" for text in (ROOT / "README.md").read_text(encoding="utf-8").split("|  | ")[1:]]
