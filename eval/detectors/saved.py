@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         about = json.loads(metadata.get(_KEY, "{}"))
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise SpdError(f"{path}: damaged, or not a detector ({error}); fit it again") from None
+        raise SpdError(f"{path}: damaged, or not a detector as fit writes it ({error}); fit it again") from None
     schema = about.get("schema")
     if schema is None or (about.get("method") not in DETECTORS and schema == SCHEMA):
         raise SpdError(f"{path}: a safetensors file, but not a detector; {program('eval fit')} writes detectors")

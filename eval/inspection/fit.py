@@ -202,8 +202,7 @@ def _check_count(count: int, skipped: Sequence[str]) -> None:
     if count < MINIMUM:
         reasons = f" ({'; '.join(skipped[:3])})" if skipped else ""
         raise SpdError(
-            f"{count} usable normal photographs{reasons}, but a detector needs at least {MINIMUM}, better 50; "
-            "take more of them"
+            f"too few photographs of good parts: {count}{reasons}; give a folder with at least {MINIMUM}, better 50"
         )
 
 
