@@ -31,6 +31,7 @@ from eval.inspection.adaptation.maps import learn_maps
 from eval.inspection.features import FeatureStore, extract
 from eval.inspection.threshold import Build, fit_on
 from eval.metrics.metrics import image_metrics, pixel_metrics
+from spd_weights.catalog import find
 from spd_weights.environment import environment
 from spd_weights.files import write_json, write_text
 
@@ -82,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("results/own_parts"))
-    parser.add_argument("--weights", nargs="+", default=["mobilenetv2_100_spd"])
+    parser.add_argument("--weights", nargs="+", default=[find("mobilenetv2_100_spd").name])
     parser.add_argument("--method", nargs="+", default=["patchcore"])
     parser.add_argument("--category", nargs="+", default=list(CATEGORIES))
     given = parser.parse_args()

@@ -25,6 +25,7 @@ from eval.detectors.one_class import extractor_for
 from eval.inspection.features import FeatureStore, extract
 from eval.inspection.fit import DEFAULT_METHOD, DEFAULT_WEIGHTS
 from eval.inspection.threshold import choose_threshold, fit_on, held_out
+from spd_weights.catalog import find
 from spd_weights.environment import environment
 from spd_weights.files import write_json, write_text
 
@@ -34,12 +35,12 @@ DRAWS = {10: 5, 30: 3, 0: 1}  # of photographs, by their number; 0: all of the t
 SIZE, BANK, RATE = 160, 1000, 0.05
 
 _NOTE = f"""\
-`fit --false-alarms {RATE:.0%}` at {SIZE} px with the default weight and PatchCore (at most {BANK} patches). *Stated* is
-the expected rate of false alarms and *interval* its 95 % interval, as `fit` prints them. *Above* counts the normal
-photographs above the threshold among those that were not used, summed over the draws. *Within* counts the draws whose
-number above the threshold lies in the central 95 % of the distribution that the statement implies (beta-binomial):
-first for the rest of the training folder, then for the test folder. Rendered by `python -m tests.bench.thresholds`
-from rows.json."""
+`fit --false-alarms {RATE:.0%}` at {SIZE} px with `{{weights}}` and PatchCore (at most {BANK} patches).
+*Stated* is the expected rate of false alarms and *interval* its 95 % interval, as `fit` prints them. *Above* counts
+the normal photographs above the threshold among those that were not used, summed over the draws. *Within* counts the
+draws whose number above the threshold lies in the central 95 % of the distribution that the statement implies
+(beta-binomial): first for the rest of the training folder, then for the test folder. Rendered by `python -m
+tests.bench.thresholds` from rows.json."""
 
 
 def main() -> None:
@@ -50,7 +51,11 @@ def main() -> None:
     parser.add_argument("--category", nargs="+", default=list(CATEGORIES))
     given = parser.parse_args()
     file = given.out / "rows.json"
-    content = json.loads(file.read_text()) if file.exists() else {"environment": environment(), "rows": []}
+    content = (
+        json.loads(file.read_text())
+        if file.exists()
+        else {"environment": environment(), "weights": find(DEFAULT_WEIGHTS).name, "rows": []}
+    )
     for category in given.category if given.data else []:
         store, trained = normal_features(given.data, category, SIZE)
         rows = [
@@ -115,7 +120,10 @@ def within(found: dict[str, Any]) -> bool:
 def render(content: dict[str, Any]) -> str:
     """The table as Markdown."""
     table = ["<!-- --8<-- [start:table] -->", "", *_table(content["rows"]), "", "<!-- --8<-- [end:table] -->"]
-    return "\n".join(["# False alarms on unseen photographs", "", _NOTE, "", *table]) + "\n"
+    return (
+        "\n".join(["# False alarms on unseen photographs", "", _NOTE.format(weights=content["weights"]), "", *table])
+        + "\n"
+    )
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
