@@ -137,6 +137,16 @@ IN_PLACE: dict[str, Any] = {
     "weak_flip_probability": 0.0,
 }
 """SPD options that keep anchor and negative aligned pixel by pixel, as the dense loss of `adapt` needs."""
+_DENSE: dict[str, Any] = {
+    **IN_PLACE,
+    "loss": "auto",
+    "anchor": "strong",
+    "symmetric": False,
+    "detach_anchor": False,
+    "batch_norm": "together",
+    "layer": None,
+}
+"""The only values that the dense loss has: it compares two aligned views, at fixed stages, with fixed statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +174,7 @@ class Adapt(Config):
             )
         if self.spd.weight == 0:
             return
-        for name, required in {**IN_PLACE, "loss": "auto", "anchor": "strong", "symmetric": False}.items():
+        for name, required in _DENSE.items():
             if (value := getattr(self.spd, name)) != required:
                 raise SpdError(
                     f"--spd.{name.replace('_', '-')} {value}: it must be {required} for the recipe adapt, which "

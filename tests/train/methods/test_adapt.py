@@ -167,6 +167,9 @@ def test_what_cannot_work_is_refused(tmp_path: Path):
         recipe(tmp_path, tmp_path, tmp_path, optim=OptimConfig(epochs=2, steps=3))
     with pytest.raises(SpdError, match=r"spd\.symmetric"):
         recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0, **IN_PLACE, symmetric=True))
+    for option in ({"detach_anchor": True}, {"batch_norm": "apart"}, {"layer": 2}):
+        with pytest.raises(SpdError, match=next(iter(option)).replace("_", "-")):
+            recipe(tmp_path, tmp_path, tmp_path, spd=SpdConfig(weight=1.0, **IN_PLACE, **option))
 
 
 def test_distances_keep_full_precision_under_autocast():
