@@ -75,9 +75,7 @@ def _fit_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--masks", type=Path, metavar="DIR", help="masks of --defects, to measure how well maps outline them"
     )
-    parser.add_argument(
-        "--save", type=Path, required=True, metavar="FILE", help="detector, *.safetensors; replaced if it exists"
-    )
+    parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="*.safetensors; replaced if it exists")
     parser.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,

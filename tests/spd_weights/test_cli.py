@@ -33,7 +33,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "mobilenetv2_100_spd"]) == 0
     facts, _, measured = capsys.readouterr().out.partition("measured:\n")
     assert {"source", "conversion", "licence", "sha256", "command"} <= json.loads(facts)["start"].keys()
-    assert "  rendered 1cls padim image_auroc 0.858 ± 0.001\n" in measured
+    assert "  visa 1cls padim image_auroc 0.771 ± 0.008\n" in measured
 
 
 def test_version_and_both_spellings_of_licence(capsys: pytest.CaptureFixture[str]) -> None:
