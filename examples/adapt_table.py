@@ -1,7 +1,7 @@
 """What `adapt` adds to a backbone, on data that nothing was chosen on: the start, its maps rescaled, and the recipe.
 
     python -m examples.adapt_table --train caltech101/ --init mobilenetv2_100.imagenet1k/ --data visa/ industrial/ \\
-        --category capsules fryum cookie pcb_00041 pcb_20085 alien --out runs/adapt --to results/adapt_confirm \\
+        --category capsules fryum cookie pcb_00041 pcb_20085 --out runs/adapt --to results/adapt_confirm \\
         --options --adapt.scales 0.25 0.25 0.125
 
 For each start, trains `<architecture>_rescaled`, which is the recipe with η = 0, and `<architecture>_adapt_seed0`,

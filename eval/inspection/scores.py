@@ -38,14 +38,11 @@ class ScoreLog:
         self.rows: dict[str, Row] = {}
         try:
             out.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise SpdError(f"{out}: is a file, but scores need a folder; choose another --out") from None
-        except OSError as error:
-            raise not_written(out, error) from error
-        try:
             self._resume(run)
             self._lines = _unbuffered(out / LINES)
             self._table = self._new_table()
+        except FileExistsError:  # only mkdir raises it
+            raise SpdError(f"{out}: is a file, but scores need a folder; choose another --out") from None
         except OSError as error:
             raise not_written(out, error) from error
         self._names = {Path(row["picture"]).name for row in self.rows.values() if row["picture"]}

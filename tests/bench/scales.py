@@ -27,6 +27,7 @@ from eval.detectors.one_class import extractor_for
 from eval.inspection.features import FeatureStore, extract
 from eval.metrics.metrics import image_metrics, pixel_metrics
 from examples.results_folder import markdown_table
+from spd_weights.catalog import find
 from spd_weights.environment import environment
 from spd_weights.files import write_json, write_text
 
@@ -55,7 +56,7 @@ def main() -> None:
     """Measure what is missing, and render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", nargs="+", default=["mobilenetv2_100_spd"])
+    parser.add_argument("--weights", nargs="+", default=[find("mobilenetv2_100_spd").name])
     parser.add_argument("--category", nargs="+", default=MASKED)
     parser.add_argument("--out", type=Path, default=Path("results/scales"))
     given = parser.parse_args()

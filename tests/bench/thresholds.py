@@ -57,7 +57,7 @@ def main() -> None:
         else {"environment": environment(), "weights": find(DEFAULT_WEIGHTS).name, "rows": []}
     )
     for category in given.category if given.data else []:
-        store, trained = normal_features(given.data, category, SIZE)
+        store, trained = normal_features(given.data, category, SIZE, content["weights"])
         rows = [
             {"category": category, "images": min(count or trained, trained), "draw": draw}
             | realised(store, trained, count or trained, draw, SIZE)
@@ -73,11 +73,11 @@ def main() -> None:
     write_text(given.out / "README.md", render(content))
 
 
-def normal_features(data: Path, category: str, size: int) -> tuple[FeatureStore, int]:
+def normal_features(data: Path, category: str, size: int, weights: str = DEFAULT_WEIGHTS) -> tuple[FeatureStore, int]:
     """The features of all normal photographs, those of the training folder first, and the number of these."""
     (found,) = load_categories(data / CATEGORIES[category], "1cls", [category])
     normal = [s.image for s in (*found.train, *found.test) if not s.anomalous]
-    extractor = extractor_for(DEFAULT_WEIGHTS, [DEFAULT_METHOD], Settings(image_size=size))
+    extractor = extractor_for(weights, [DEFAULT_METHOD], Settings(image_size=size))
     return extract(extractor, normal, "square", 0, lambda *_: None)[0], len(found.train)
 
 
@@ -120,10 +120,8 @@ def within(found: dict[str, Any]) -> bool:
 def render(content: dict[str, Any]) -> str:
     """The table as Markdown."""
     table = ["<!-- --8<-- [start:table] -->", "", *_table(content["rows"]), "", "<!-- --8<-- [end:table] -->"]
-    return (
-        "\n".join(["# False alarms on unseen photographs", "", _NOTE.format(weights=content["weights"]), "", *table])
-        + "\n"
-    )
+    head = ["# False alarms on unseen photographs", "", _NOTE.format(weights=content["weights"]), ""]
+    return "\n".join([*head, *table]) + "\n"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
