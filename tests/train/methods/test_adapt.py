@@ -1,6 +1,7 @@
 """Adaptation: dense SPD on the maps of a given backbone, held close to where it started."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from spd_weights.catalog import find
 from spd_weights.errors import SpdError
+from spd_weights.files import read_json
+from spd_weights.hub import weights_file
 from spd_weights.release.export import export_backbone
 from tests.train.helpers import assert_same_weights, metrics, write_photos
 from train.config import DataConfig, ModelConfig, OptimConfig, SpdConfig
@@ -19,7 +23,7 @@ from train.data.sources import open_images
 from train.distributed import channel_variance
 from train.loop import pretrain
 from train.methods.adapt import AdaptMethod, dense_spd_loss, distances
-from train.recipes import IN_PLACE, Adapt, AdaptConfig
+from train.recipes import IN_PLACE, Adapt, AdaptConfig, to_json
 from train.views.views import ViewMaker
 
 ARCH = "mobilenetv3_small_050"  # with layers behind the last stage that is read
@@ -156,6 +160,14 @@ def test_a_run_that_was_stopped_is_resumed_to_the_bit(tmp_path: Path):
     assert [line["spd_accuracy"] for line in metrics(tmp_path / "stopped")][-1:] == [
         line["spd_accuracy"] for line in metrics(tmp_path / "whole")
     ][-1:]
+
+
+def test_defaults_are_the_settings_of_the_released_weight():
+    record = read_json(weights_file(find("mobilenetv2_100_spd")).with_name("training.json"))["config"]
+    defaults = json.loads(json.dumps(to_json(Adapt(data=DataConfig(train="photos"), out=Path("run")))))
+    defaults["adapt"]["scales"] = record["adapt"]["scales"]  # of MobileNetV2 and EfficientNet only
+    for group in ("optim", "spd", "augment", "adapt"):
+        assert defaults[group] == record[group]
 
 
 def test_what_cannot_work_is_refused(tmp_path: Path):
