@@ -30,16 +30,15 @@ FROM_SCRATCH = {
 """Four to eight times the learning rates of the recipes, because a short run from scratch has far to go."""
 
 CONTINUED = {
-    "simsiam": ["--optim.lr", "0.4"],
-    "moco": ["--optim.lr", "0.24", "--moco.queue-size", "512"],
-    "simclr": ["--optim.lr", "0.6"],
-    "supervised": ["--optim.lr", "0.2"],
+    "simsiam": ["--optim.lr", "0.05"],
+    "moco": ["--optim.lr", "0.03", "--moco.queue-size", "4096"],
+    "simclr": ["--optim.lr", "0.1"],
+    "supervised": ["--optim.lr", "0.05"],
 }
-"""For a batch of 32, after a warm-up. The learning rate of a step is a quarter to half of that from scratch: the heads
-are new and random, so their first gradients say nothing about the images, and at full rates they would move the
-backbone away from what it knows. SimSiam keeps the full rate: at an eighth of it, 80 steps did not move its loss."""
+"""The recipes' own learning rates for SimSiam and MoCo, and small ones for the others: at four to eight times these, the
+backbone loses in an epoch most of what it knows (results/continued)."""
 
-WARM_UP = ["--optim.warmup-epochs", "0.04"]  # about 10 steps of 32 images of Caltech-101
+WARM_UP = ["--optim.warmup-epochs", "0.5"]  # the heads are random: their first gradients say nothing about the images
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,13 +96,11 @@ def train(args: argparse.Namespace, method: str, eta: str, seed: int) -> None:
         arch, init = read_json(args.init / "config.json")["architecture"], f"local-dir:{args.init}"
         options = CONTINUED[method] + WARM_UP
     suffix = {"0.1": ""}.get(eta, f"_eta{eta}")
-    length = (
-        ["--optim.steps", args.steps, "--checkpoint.every", "20"] if args.steps else ["--optim.epochs", args.epochs]
-    )
+    length = ["--optim.steps", args.steps] if args.steps else ["--optim.epochs", args.epochs]
     run("train", method, "--data.train", args.train, "--model.arch", arch, "--model.init", init,
         "--data.image-size", args.image_size, "--optim.batch-size", args.batch_size, *length,
         "--precision", args.precision, "--seed", str(seed), "--spd.weight", eta, "--log-every", "5",
-        "--checkpoint.every", "20", *options,
+        "--checkpoint.every", "100", *options,
         "--out", str(args.out / f"{method}{suffix}_seed{seed}"))  # fmt: skip
 
 

@@ -63,7 +63,8 @@ def begin(config: Config) -> Run:
     else:
         keep_freed_memory()
     method = synchronise_batch_norm(method, config, accelerator.device, accelerator.num_processes)
-    optimizer = make_optimizer(method, config.optim, fused=on_gpu)
+    # torch's fused SGD spoils its momentum in the steps that fp16's GradScaler skips.
+    optimizer = make_optimizer(method, config.optim, fused=on_gpu and config.precision != "fp16")
 
     if accelerator.is_main_process:
         prepare_folder(config)
