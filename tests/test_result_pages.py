@@ -9,7 +9,7 @@ import pytest
 from examples import adapt_page, paired_page
 from examples.results_folder import keep_results, keep_rows
 from spd_weights.files import read_json, write_json, write_text
-from tests.bench import own_parts, scales, thresholds
+from tests.bench import imagenet_hours, own_parts, scales, thresholds
 from tests.eval.rows import row, write_results
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -26,7 +26,7 @@ def test_committed_pages_are_what_committed_files_give():
             assert results["differences"] == adapt_page.all_differences(results)
 
 
-@pytest.mark.parametrize("bench", [own_parts, scales, thresholds])
+@pytest.mark.parametrize("bench", [imagenet_hours, own_parts, scales, thresholds])
 def test_committed_benchmarks_are_what_their_rows_give(bench: ModuleType):
     folder = RESULTS / bench.__name__.rpartition(".")[2]
     assert (folder / "README.md").read_text(encoding="utf-8") == bench.render(read_json(folder / "rows.json"))

@@ -125,16 +125,25 @@ def forward_backward(run: Run, parts: Iterator[dict[str, Tensor]]) -> dict[str, 
     Returns:
         What the method returned, and `loss`, the sum that was minimised: scalars averaged over the parts, embeddings
         of all parts.
+
+    Raises:
+        SpdError: the GPU has too little memory.
     """
     accelerator, weight, count, outputs = run.accelerator, run.config.spd.weight, run.config.optim.accumulate, []
-    for number, views in enumerate(parts, 1):
-        with nullcontext() if number == count else accelerator.no_sync(run.wrapped):
-            out = run.wrapped(views)
-            loss = out["loss_base"]
-            if weight > 0:
-                loss = loss + weight * out["loss_spd"]
-            accelerator.backward(loss / count)
-        outputs.append({name: value.detach() for name, value in (out | {"loss": loss}).items()})
+    try:
+        for number, views in enumerate(parts, 1):
+            with nullcontext() if number == count else accelerator.no_sync(run.wrapped):
+                out = run.wrapped(views)
+                loss = out["loss_base"]
+                if weight > 0:
+                    loss = loss + weight * out["loss_spd"]
+                accelerator.backward(loss / count)
+            outputs.append({name: value.detach() for name, value in (out | {"loss": loss}).items()})
+    except torch.OutOfMemoryError as error:
+        raise SpdError(
+            f"{run.schedule.images_per_process // count} images in one pass do not fit on the GPU: add "
+            "--model.checkpointing or --precision bf16, use more GPUs, or lower --optim.batch-size"
+        ) from error
     values = {name: [output[name] for output in outputs] for name in outputs[0]}
     return {name: torch.cat(v) if v[0].ndim else torch.stack(v).mean() for name, v in values.items()}
 

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from examples.results_folder import markdown_table, write_page
+from examples.results_folder import markdown_table
 from spd_weights.environment import environment
-from spd_weights.files import read_json, write_json
+from spd_weights.files import write_json, write_text
 from train.recipes import RECIPES
 
 ROWS = {
@@ -94,9 +95,8 @@ def hours(row: dict[str, Any]) -> float:
     return row["epochs"] * TRAIN_IMAGES / row["images_per_second"] / 3600
 
 
-def page(folder: Path) -> str:
-    """README.md from rows.json."""
-    results = read_json(folder / "rows.json")
+def render(results: dict[str, Any]) -> str:
+    """README.md, from what rows.json holds."""
     where = results["environment"]
     table = [["row", "batch", "GiB", "images/s", "waits for data", "passes/s", "GPU hours", "hours on 8 GPUs"]]
     for row in results["rows"]:
@@ -121,21 +121,23 @@ def page(folder: Path) -> str:
 
 
 def main() -> None:
-    """Measure and render."""
+    """Measure and render; unknown options go to every `python -m train`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for rows.json and README.md")
     parser.add_argument("--row", nargs="+", choices=list(ROWS), default=list(ROWS))
     args, options = parser.parse_known_args()
-    rows = []
+    if not torch.cuda.is_available():
+        parser.error("this measures a GPU, and torch finds none")
+    results: dict[str, Any] = {"rows": [], "options": options, "environment": environment()}
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder))
         for row in args.row:
             for spd_weight in ("0.1", "0"):
-                rows.append(measure(row, spd_weight, Path(folder), options))
-                print(rows[-1], f"{hours(rows[-1]):.0f} GPU hours", flush=True)
-                args.out.mkdir(parents=True, exist_ok=True)
-                write_json(args.out / "rows.json", {"rows": rows, "options": options, "environment": environment()})
-    write_page(args.out, page)
+                results["rows"].append(measure(row, spd_weight, Path(folder), options))
+                print(results["rows"][-1], flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json(args.out / "rows.json", results)
+    write_text(args.out / "README.md", render(results))
 
 
 if __name__ == "__main__":

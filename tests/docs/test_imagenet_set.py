@@ -1,4 +1,4 @@
-"""docs/imagenet_set.md: its rows are the catalog's and the recipes', and its hours follow from its formula."""
+"""docs/imagenet_set.md: its rows are the catalog's and the recipes', and its hours those measured."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from spd_weights.catalog import load_catalog
+from spd_weights.files import read_json
 from train.recipes import RECIPES
 
-PAGE = (Path(__file__).parents[2] / "docs" / "imagenet_set.md").read_text(encoding="utf-8")
-IMAGES, PASSES_PER_SECOND = 1_281_167, 2500
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "imagenet_set.md").read_text(encoding="utf-8")
 
 
 def rows(first_heading: str) -> list[list[str]]:
@@ -41,13 +42,14 @@ def test_passes_are_those_of_the_methods() -> None:
         assert number(passes) == pytest.approx(base[command.split()[0]] + 2)  # the positive and the negative
 
 
-def test_hours_follow_from_the_formula() -> None:
-    of_row = {row[0]: (int(row[2]), number(row[4]), number(row[5])) for row in rows("ROW")}
+def test_hours_are_those_measured() -> None:
+    measured = {row["row"]: row for row in read_json(ROOT / "results" / "imagenet_hours" / "rows.json")["rows"]}
+    epochs = {row[0]: int(row[2]) for row in rows("ROW")}
     total = 0.0
     for name, *hours in rows("8 GPUs"):
-        epochs, *passes = of_row[name]
-        speed = PASSES_PER_SECOND / (3 if name.startswith("wide") else 1)
-        of_both = [epochs * IMAGES * each / speed / 3600 for each in passes]
+        rates = [measured[weight]["images_per_second"] for weight in (name, f"{name}_eta0")]
+        of_both = [epochs[name] * 1_281_167 / rate / 3600 for rate in rates]
         assert [int(each) for each in hours] == [round(each / 8) for each in of_both] + [round(sum(of_both))]
         total += sum(of_both)
+    assert {name for name, *_ in rows("8 GPUs")} == set(epochs)
     assert f"about {round(total, -1):.0f} GPU hours" in PAGE

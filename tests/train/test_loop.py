@@ -14,6 +14,7 @@ from spd_weights.errors import SpdError
 from tests.train.helpers import metrics, recipe_config, small_config
 from train.config import Config
 from train.loop import pretrain
+from train.setup import begin
 
 
 def config(classes: Path, out: Path, **optim: object) -> Config:
@@ -68,3 +69,14 @@ def test_a_gpu_has_the_next_views_to_make_while_the_cpu_reads_how_a_step_went(
     pretrain(small_config(photos, tmp_path / "run"))
     ordered = "views " + 5 * "views read step " + "read step"
     assert happened == ordered.split()
+
+
+def test_a_batch_that_does_not_fit_on_the_gpu_is_an_error_with_its_mends(photos: Path, tmp_path: Path):
+    run = begin(small_config(photos, tmp_path / "run"))
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    run.method.register_forward_pre_hook(full)
+    with pytest.raises(SpdError, match="8 images in one pass do not fit on the GPU"):
+        train.loop.forward_backward(run, iter([{}]))
