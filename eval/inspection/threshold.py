@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from ..detectors.base import Detector
 from ..predictions import ReportProgress
@@ -118,7 +118,7 @@ def choose_threshold(scores: np.ndarray, rate: float) -> Threshold:
     """
     n = len(scores)
     k = min(n, math.ceil((n + 1) * (1 - rate) - 1e-9))
-    low, high = beta.ppf([0.025, 0.975], n + 1 - k, k)
+    low, high = betaincinv(n + 1 - k, k, [0.025, 0.975])
     return Threshold(float(np.sort(scores)[k - 1]), rate, 1 - k / (n + 1), float(low), float(high), n)
 
 

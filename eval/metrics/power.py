@@ -4,8 +4,7 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-from scipy.stats import nct
+from scipy.special import nctdtr, stdtrit
 
 from .compare import MIN_UNITS, TAIL
 from .means import Cells, Unit, unit_means
@@ -68,7 +67,7 @@ def power(difference: float, deviation: float, units: int) -> float:
         return 1.0
     quantile = stdtrit(units - 1, 1 - TAIL)
     shift = abs(difference) / deviation * math.sqrt(units)
-    return float(nct.sf(quantile, units - 1, shift))
+    return float(1 - nctdtr(units - 1, shift, quantile))
 
 
 def units_needed(difference: float, deviation: float, wanted: float) -> int | None:
