@@ -58,7 +58,7 @@ def contents(
         files[TRAINING] = _json(training)
     digest, measured = sha256(directory / WEIGHTS), None
     if (directory / RESULTS).is_file():
-        measured = results.read(directory / RESULTS)
+        measured = results.for_weights(results.read(directory / RESULTS), digest)
         files[RESULTS] = _json(measured)
         for stem, text in results.eval_results(measured, digest, datasets or {}).items():
             files[f".eval_results/{stem}.yaml"] = text.encode()

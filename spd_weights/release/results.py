@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from spd_weights.errors import SpdError, program
 from spd_weights.files import json_text, read_json
-from spd_weights.release.differences import KIND, incomplete
+from spd_weights.release.differences import KIND, incomplete, own
 from spd_weights.release.record import mismatch
 
 _KEYS = ("dataset", "protocol", "method", "metric")
@@ -49,6 +49,25 @@ def read(path: Path) -> dict[str, Any]:
         "config": config,
         "rows": [{**row, "weights": public_name(str(row["weights"]))} for row in content["rows"]],
     }
+
+
+def for_weights(results: dict[str, Any], weights_sha256: str) -> dict[str, Any]:
+    """Keep what the card of these weights needs: of a study of many weights, only they and their baselines.
+
+    Args:
+        results: The content of results.json, as from `read`.
+        weights_sha256: These weights.
+
+    Returns:
+        The content with the differences of these weights, their rows and those of the baselines. Without such
+        differences, everything is kept.
+    """
+    entries = own(results, weights_sha256)
+    if not entries:
+        return results
+    names = {entry[side] for entry in entries for side in ("weights", "baseline")}
+    rows = [row for row in results["rows"] if row["weights"] in names]
+    return {**results, "rows": rows, "differences": entries}
 
 
 def summarise(results: Mapping[str, Any] | None, weights_sha256: str | None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 from spd_weights.errors import SpdError
 from spd_weights.files import write_json
 from spd_weights.release import cards, differences
-from spd_weights.release.results import read
+from spd_weights.release.results import for_weights, read
 
 SHA = "a" * 64
 
@@ -99,3 +99,13 @@ def test_differences_of_another_shape_are_refused(wrong: dict[str, Any], said: s
 def test_differences_without_intervals_are_read(tmp_path: Path) -> None:
     write_json(tmp_path / "results.json", results(ENTRIES))
     assert read(tmp_path / "results.json")["differences"] == ENTRIES
+
+
+def test_a_release_keeps_its_own_rows_and_those_of_its_baselines() -> None:
+    study = results([*ENTRIES[:2], {**ENTRIES[0], "weights": "other"}])
+    study["rows"] += [{**study["rows"][0], "weights": name, "weights_sha256": "b"} for name in ("start", "other")]
+    kept = for_weights(study, SHA)
+    assert [row["weights"] for row in kept["rows"]] == ["new", "start"]
+    assert kept["differences"] == ENTRIES[:2]
+    study["differences"] = []
+    assert for_weights(study, SHA) == study
