@@ -35,8 +35,7 @@ CONTINUED = {
     "simclr": ["--optim.lr", "0.15"],
     "supervised": ["--optim.lr", "0.1"],
 }
-"""Small learning rates: at four times these, SimSiam and SimCLR lose within an epoch half of the nearest-neighbour
-accuracy that the ImageNet weights have (results/continued)."""
+"""Small learning rates: larger ones make the backbone forget ImageNet (results/continued/learning_rates)."""
 
 WARM_UP = ["--optim.warmup-epochs", "0.04"]
 """The heads are new and random: their first gradients say nothing about the images."""
