@@ -23,6 +23,15 @@ def test_expected_rate_is_the_rate_of_new_scores(n, rate, expected):
     assert np.mean(above) == pytest.approx(expected, abs=4 * np.sqrt(expected / 4000))
 
 
+@pytest.mark.parametrize(("n", "rate"), [(99, 0.01), (99, 0.1), (19, 0.1), (9, 0.01)])
+def test_interval_holds_the_true_rate_in_95_of_100_cases_and_misses_evenly(n, rate):
+    rng = np.random.default_rng(0)
+    chosen = [choose_threshold(rng.random(n), rate) for _ in range(4000)]
+    true = np.array([1 - each.value for each in chosen])  # of uniform scores
+    for missed in (true < [each.low for each in chosen], true > [each.high for each in chosen]):
+        assert missed.mean() == pytest.approx(0.025, abs=4 * np.sqrt(0.025 / 4000))
+
+
 def images(rng, count):
     """Feature maps of two layers."""
     return [torch.from_numpy(rng.normal(size=(count, c, s, s)).astype(np.float32)) for c, s in ((6, 4), (10, 2))]
