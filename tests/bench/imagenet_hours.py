@@ -8,7 +8,6 @@ A row that does not fit on the GPU is planned again with `--model.checkpointing`
 """
 
 import argparse
-import io
 import os
 import re
 import subprocess
@@ -19,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from examples.results_folder import markdown_table
 from spd_weights.environment import environment
 from spd_weights.files import write_json, write_text
 from train.recipes import RECIPES
+
+from .shards import photograph
 
 ROWS = {
     "resnet50_spd.simsiam_in1k": ["simsiam"],
@@ -54,12 +54,7 @@ def write_photographs(folder: Path) -> None:
         if index >= DISTINCT:
             os.link(folder / f"class{index % 2}" / f"{index % DISTINCT:04d}.jpg", path)
             continue
-        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        pixels = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC), np.int16)
-        buffer = io.BytesIO()
-        noisy = (pixels + rng.normal(0, 12, pixels.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
-        path.write_bytes(buffer.getvalue())
+        path.write_bytes(photograph(rng))
 
 
 def measure(row: str, spd_weight: str, photographs: Path, options: list[str]) -> dict[str, Any]:

@@ -27,6 +27,16 @@ from train.data.sources import open_images
 IMAGES, BATCH = 800, 16
 
 
+def photograph(rng: np.random.Generator) -> bytes:
+    """A JPEG of smooth colours and noise, 500 × 375 px."""
+    small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+    image = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC), np.int16)
+    buffer = io.BytesIO()
+    noisy = (image + rng.normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
 def write(folder: Path) -> tuple[Path, Path]:
     """The same images as files and as shards."""
     files, shards = folder / "files", folder / "shards"
@@ -34,13 +44,9 @@ def write(folder: Path) -> tuple[Path, Path]:
     shards.mkdir()
     rng, rows = np.random.default_rng(0), []
     for i in range(IMAGES):
-        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        image = np.asarray(small.resize((500, 375), Image.Resampling.BICUBIC), np.int16)
-        image = Image.fromarray((image + rng.normal(0, 12, image.shape)).clip(0, 255).astype(np.uint8))
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=90)
-        (files / f"{i:04d}.jpg").write_bytes(buffer.getvalue())
-        rows.append({"bytes": buffer.getvalue(), "path": f"{i:04d}.jpg"})
+        jpeg = photograph(rng)
+        (files / f"{i:04d}.jpg").write_bytes(jpeg)
+        rows.append({"bytes": jpeg, "path": f"{i:04d}.jpg"})
     table = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))
     for shard in range(2):
         part = table.shard(2, shard).with_format("arrow")[:]
