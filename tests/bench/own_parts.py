@@ -181,25 +181,57 @@ def render(content: dict[str, Any]) -> str:
     """The tables as Markdown."""
     where, rows = content["environment"], content["rows"]
     packages = where["packages"]
+    tables = {
+        f"{method}, {weights}": _groups(list(chosen))
+        for (weights, method), chosen in groupby(rows, key=lambda row: (row["weights"], row["method"]))
+    }
     lines = [
         "# Adapting features to one's own parts",
         "",
         _NOTE,
         "",
         f"Measured with torch {packages['torch']} and timm {packages['timm']} on {where['cpu']}.",
+        "",
+        "<!-- --8<-- [start:summary] -->",
+        "",
+        *_summary(tables),
+        "",
+        "<!-- --8<-- [end:summary] -->",
     ]
-    for (weights, method), chosen in groupby(rows, key=lambda row: (row["weights"], row["method"])):
-        lines += ["", f"## {method}, {weights}", "", *_table(list(chosen))]
+    for title, groups in tables.items():
+        lines += ["", f"## {title}", "", *_table(groups)]
     return "\n".join(lines) + "\n"
 
 
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The draws of each category and number of good parts."""
+    return [list(group) for _, group in groupby(rows, key=lambda row: (row["category"], row["images"]))]
+
+
+def _summary(tables: dict[str, list[list[dict[str, Any]]]]) -> list[str]:
+    """One column per method and weights."""
+    columns = []
+    for groups in tables.values():
+        kept = sum(any(row["guard"]["adapt"] for row in group) for group in groups)
+        means = [_means(groups, starred) for starred in (False, True)]
+        changes = [f"{three[2] - three[0]:+.1f}" for pair in zip(*means, strict=True) for three in pair]
+        columns.append([f"{kept} of {len(groups)}", *changes, *(f"{loss:.1f}" for loss in _losses(groups))])
+    heads = [
+        "rows that keep adapted features",
+        *(f"change of {metric}, {part}" for metric in ("image AUROC", "pixel AP") for part in ("others", "starred")),
+        "largest loss of image AUROC, guarded",
+        "largest loss without the guard",
+    ]
+    lines = [_line(["", *tables]), _line(["---", *["---:"] * len(tables)])]
+    return lines + [_line(cells) for cells in zip(heads, *columns, strict=True)]
+
+
+def _table(groups: list[list[dict[str, Any]]]) -> list[str]:
     lines = [
         "| category | good parts | image AUROC: plain | adapted | guarded | change | pixel AP: plain | adapted "
         "| guarded | synthetic AUROC: plain | adapted | synthetic AP: plain | adapted | kept | CPU s |",
         "| --- " + "| ---: " * 12 + "| --- | ---: |",
     ]
-    groups = [list(group) for _, group in groupby(rows, key=lambda row: (row["category"], row["images"]))]
     for group in groups:
         name = group[0]["category"] + (" *" if group[0]["category"] in CHOICE else "")
         image, pixel = (_three(group, metric) for metric in METRICS)
@@ -209,15 +241,23 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
         cells += ["plain" if not kept else "adapted" + f" {kept} of {len(group)}" * (kept < len(group))]
         lines.append(_line([*cells, f"{np.mean([row['guard']['cpu_seconds'] for row in group]):.1f}"]))
     for title, starred in (("starred", True), ("others", False)):
-        part = [group for group in groups if (group[0]["category"] in CHOICE) == starred]
-        if part:
-            image, pixel = (_mean([_three(group, metric) for group in part]) for metric in METRICS)
-            change = f"{image[2] - image[0]:+.1f}"
-            cells = [*map(_cell, image), change, *map(_cell, pixel)]
-            lines.append(_line([f"**mean, {title}**", "", *cells, *[""] * 6]))
-    losses = [[three[0] - three[k] for three in (_three(group, "image_auroc") for group in groups)] for k in (1, 2)]
-    return [*lines, "", f"Largest loss of image AUROC: {max(0.0, *losses[1]):.1f} points guarded, "
-            f"{max(0.0, *losses[0]):.1f} without the guard."]  # fmt: skip
+        image, pixel = _means(groups, starred)
+        cells = [*map(_cell, image), f"{image[2] - image[0]:+.1f}", *map(_cell, pixel)]
+        lines.append(_line([f"**mean, {title}**", "", *cells, *[""] * 6]))
+    guarded, adapted = _losses(groups)
+    return [*lines, "", f"Largest loss of image AUROC: {guarded:.1f} points guarded, {adapted:.1f} without the guard."]
+
+
+def _means(groups: list[list[dict[str, Any]]], starred: bool) -> list[list[float]]:
+    """Means with plain, adapted and guarded features over the starred categories or the others, for each metric."""
+    part = [group for group in groups if (group[0]["category"] in CHOICE) == starred]
+    return [_mean([_three(group, metric) for group in part]) for metric in METRICS]
+
+
+def _losses(groups: list[list[dict[str, Any]]]) -> list[float]:
+    """Largest loss of image AUROC in points, with guarded and with adapted features."""
+    rows = [_three(group, "image_auroc") for group in groups]
+    return [max(0.0, *(plain - other[k] for plain, *other in rows)) for k in (1, 0)]
 
 
 def _three(group: list[dict[str, Any]], metric: str) -> list[float | None]:

@@ -86,23 +86,30 @@ class NearestPatches(nn.Module):
             patches: float32 [P, C]; few, because all P x M distances are in memory.
             count: 1 to M.
         """
-        return self.order[self._products(patches).topk(count, largest=False).indices]
+        return self.order[self._products(self._extended(patches)).topk(count, largest=False).indices]
 
     def visited(self, sample: Tensor) -> float:
         """Share of the bank in the cells that patches of the bank visit to find another than themselves, on average."""
-        second = self._products(sample).topk(2, largest=False).values[:, 1]
-        visits = self._visits(self._extended(sample), second)
+        extended = self._extended(sample)
+        second = self._products(extended).topk(2, largest=False).values[:, 1]
+        visits = self._visits(extended, second)
         sizes = torch.tensor(self._sizes, device=visits.device)
         return float((visits * sizes).sum() / (len(sample) * len(self.order)))
 
     def _nearest(self, patches: Tensor) -> Tensor:
-        if len(self._sizes) == 1 or patches.device.type != "cpu":
-            return self.order[_smallest(self._products(patches))[1]]
         extended = self._extended(patches)
+        if len(self._sizes) == 1 or patches.device.type != "cpu":
+            _, group, members = _smallest(self._products(extended))
+            return self.order[_place(group, members)]
         own = F.one_hot((extended @ self.centres).argmin(dim=1), len(self._sizes)).bool()
-        product, place = self._search(extended, own)
-        smaller, elsewhere = self._search(extended, self._visits(extended, product) & ~own)
-        return self.order[torch.where(smaller < product, elsewhere, place)]
+        near = self._search(extended, own)
+        smallest = _table(near[0], near[1], own, torch.inf).amin(dim=1)
+        far = self._search(extended, self._visits(extended, smallest) & ~own)
+        pairs, products, groups, members = (torch.cat(both) for both in zip(near, far, strict=True))
+        # Of the pairs of each patch, the one with the smallest product.
+        cell = _table(pairs, products, own, torch.inf).argmin(dim=1)
+        found = _table(pairs, torch.arange(pairs.shape[0]), own, 0).gather(1, cell[:, None])[:, 0]
+        return self.order[_place(groups[found], members[found])]
 
     def _visits(self, extended: Tensor, products: Tensor) -> Tensor:
         """Whether each cell may hold a patch with a smaller product than the given [P], bool [P, cells]."""
@@ -113,30 +120,22 @@ class NearestPatches(nn.Module):
         to_nearest, nearest = to_centres.min(dim=1)
         return to_centres - (to_nearest + rounding)[:, None] <= distances[:, None] * self.twice_between[nearest]
 
-    def _search(self, extended: Tensor, visits: Tensor) -> tuple[Tensor, Tensor]:
-        """Smallest products with the cells that each patch visits, [P, cells].
+    def _search(self, extended: Tensor, visits: Tensor) -> list[Tensor]:
+        """The smallest product of each patch with each cell that it visits, bool [P, cells].
 
         Returns:
-            float32 [P], infinity where no cell is visited, and places in `order`, int64 [P].
+            Of each such pair: its index in [P, cells], int64 [N]; what `_smallest` returns, with groups of all cells.
         """
-        products, places, pairs = [], [], []  # of all pairs of a cell and a patch that visits it
-        first = 0
+        found, first = [], 0
         for cell, columns in enumerate(self._cells()):
             rows = visits[:, cell].nonzero()[:, 0]
-            product, place = _smallest(extended[rows] @ columns)
-            products.append(product)
-            places.append(place + first)
-            pairs.append(rows + cell * extended.shape[0])
-            first += self._sizes[cell]
-        at = torch.cat(pairs)
-        table = torch.full_like(visits, torch.inf, dtype=extended.dtype).flatten().scatter(0, at, torch.cat(products))
-        smallest, cells = table.view(len(self._sizes), -1).min(dim=0)
-        table = torch.zeros_like(visits, dtype=torch.int64).flatten().scatter(0, at, torch.cat(places))
-        return smallest, table.view(len(self._sizes), -1).gather(0, cells[None])[0]
+            product, group, members = _smallest(extended[rows] @ columns)
+            found.append((rows * len(self._sizes) + cell, product, group + first, members))
+            first += self._sizes[cell] // _GROUP
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
-    def _products(self, patches: Tensor) -> Tensor:
+    def _products(self, extended: Tensor) -> Tensor:
         """Squared distances to the bank in the order of `order`, less the patches' squared norms, [P, M']."""
-        extended = self._extended(patches)
         products = [extended @ columns for columns in self._cells()]
         return torch.cat(products, dim=1) if len(products) > 1 else products[0]  # cat would copy it
 
@@ -188,9 +187,21 @@ def _columns(points: Tensor, multiple: int = 1) -> Tensor:
     return padded
 
 
-def _smallest(products: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimum and its place in each row [P, M']. Only one group is searched for the place: minima alone are faster."""
+def _table(pairs: Tensor, values: Tensor, like: Tensor, fill: float) -> Tensor:
+    """The values of some pairs of patch and cell as a table of all of them, [P, cells] as `like`."""
+    return torch.full_like(like, fill, dtype=values.dtype).flatten().scatter(0, pairs, values).view_as(like)
+
+
+def _smallest(products: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Minimum of each row [P, M'], its group of `_GROUP` columns and the members of that group [P, _GROUP].
+
+    Its place is left to `_place`: minima alone are faster.
+    """
     grouped = products.unflatten(1, (-1, _GROUP))
     minimum, group = grouped.amin(dim=2).min(dim=1)
-    members = grouped.gather(1, group[:, None, None].expand(-1, -1, _GROUP))[:, 0]
-    return minimum, group * _GROUP + members.argmin(dim=1)
+    return minimum, group, grouped.gather(1, group[:, None, None].expand(-1, -1, _GROUP))[:, 0]
+
+
+def _place(group: Tensor, members: Tensor) -> Tensor:
+    """Column of the smallest member of a group."""
+    return group * _GROUP + members.argmin(dim=1)
