@@ -214,7 +214,7 @@ def _summary(tables: dict[str, list[list[dict[str, Any]]]]) -> list[str]:
     for groups in tables.values():
         kept = sum(any(row["guard"]["adapt"] for row in group) for group in groups)
         means = [_means(groups, starred) for starred in (False, True)]
-        changes = [f"{three[2] - three[0]:+.1f}" for pair in zip(*means, strict=True) for three in pair]
+        changes = [_change(three) for pair in zip(*means, strict=True) for three in pair]
         columns.append([f"{kept} of {len(groups)}", *changes, *(f"{loss:.1f}" for loss in _losses(groups))])
     heads = [
         "rows that keep adapted features",
@@ -242,13 +242,13 @@ def _table(groups: list[list[dict[str, Any]]]) -> list[str]:
         lines.append(_line([*cells, f"{np.mean([row['guard']['cpu_seconds'] for row in group]):.1f}"]))
     for title, starred in (("starred", True), ("others", False)):
         image, pixel = _means(groups, starred)
-        cells = [*map(_cell, image), f"{image[2] - image[0]:+.1f}", *map(_cell, pixel)]
+        cells = [*map(_cell, image), _change(image), *map(_cell, pixel)]
         lines.append(_line([f"**mean, {title}**", "", *cells, *[""] * 6]))
     guarded, adapted = _losses(groups)
     return [*lines, "", f"Largest loss of image AUROC: {guarded:.1f} points guarded, {adapted:.1f} without the guard."]
 
 
-def _means(groups: list[list[dict[str, Any]]], starred: bool) -> list[list[float]]:
+def _means(groups: list[list[dict[str, Any]]], starred: bool) -> list[list[float | None]]:
     """Means with plain, adapted and guarded features over the starred categories or the others, for each metric."""
     part = [group for group in groups if (group[0]["category"] in CHOICE) == starred]
     return [_mean([_three(group, metric) for group in part]) for metric in METRICS]
@@ -277,8 +277,14 @@ def _synthetic(group: list[dict[str, Any]]) -> list[str]:
     return [_cell(100 * value) for value in found]
 
 
-def _mean(rows: list[list[float | None]]) -> list[float]:
-    return [float(np.mean(column)) for column in zip(*(row for row in rows if row[0] is not None), strict=True)]
+def _mean(rows: list[list[float | None]]) -> list[float | None]:
+    measured = [row for row in rows if row[0] is not None]
+    return [float(np.mean(column)) for column in zip(*measured, strict=True)] if measured else [None] * 3
+
+
+def _change(three: list[float | None]) -> str:
+    """Guarded less plain."""
+    return "–" if three[0] is None else f"{three[2] - three[0]:+.1f}"
 
 
 def _cell(value: float | None) -> str:

@@ -119,7 +119,10 @@ def within(found: dict[str, Any]) -> bool:
 
 def render(content: dict[str, Any]) -> str:
     """The table as Markdown."""
-    table = ["<!-- --8<-- [start:table] -->", "", *_table(content["rows"]), "", "<!-- --8<-- [end:table] -->"]
+    counts = [row[place] for row in content["rows"] for place in ("train", "test") if row[place]["of"]]
+    total = f"{sum(map(within, counts))} of {len(counts)} counts are within; 95 % would be {0.95 * len(counts):.0f}."
+    lines = [*_table(content["rows"]), "", total]
+    table = ["<!-- --8<-- [start:table] -->", "", *lines, "", "<!-- --8<-- [end:table] -->"]
     head = ["# False alarms on unseen photographs", "", _NOTE.format(weights=content["weights"]), ""]
     return "\n".join([*head, *table]) + "\n"
 
