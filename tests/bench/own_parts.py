@@ -174,7 +174,7 @@ def _some(samples: list[Sample], anomalous: bool) -> list[Sample]:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["weights"], row["method"], list(CATEGORIES).index(row["category"]), row["images"], row["draw"]
+    return row["method"], row["weights"], list(CATEGORIES).index(row["category"]), row["images"], row["draw"]
 
 
 def render(content: dict[str, Any]) -> str:
@@ -183,7 +183,7 @@ def render(content: dict[str, Any]) -> str:
     packages = where["packages"]
     tables = {
         f"{method}, {weights}": _groups(list(chosen))
-        for (weights, method), chosen in groupby(rows, key=lambda row: (row["weights"], row["method"]))
+        for (method, weights), chosen in groupby(rows, key=lambda row: (row["method"], row["weights"]))
     }
     lines = [
         "# Adapting features to one's own parts",
@@ -284,7 +284,7 @@ def _mean(rows: list[list[float | None]]) -> list[float | None]:
 
 def _change(three: list[float | None]) -> str:
     """Guarded less plain."""
-    return "–" if three[0] is None else f"{three[2] - three[0]:+.1f}"
+    return "–" if three[0] is None else f"{round(three[2] - three[0], 1) + 0.0:+.1f}"
 
 
 def _cell(value: float | None) -> str:
