@@ -54,12 +54,12 @@ class OneClassPredictor:
         tasks = self._tasks(runs, len(category.train), len(category.test))
         started = time.perf_counter()
         try:
-            for maps in stream_features(self.extractor, category.train, self.resize, workers, progress, "train"):
+            for maps in self._features(category.train, workers, progress, "train"):
                 self._feed(_Task.update, tasks, maps)
             for task in tasks.values():
                 task.fit()
             extracted = self.extractor.seconds
-            for maps in stream_features(self.extractor, category.test, self.resize, workers, progress, "test"):
+            for maps in self._features(category.test, workers, progress, "test"):
                 self._feed(_Task.score, tasks, maps)
         except torch.linalg.LinAlgError as error:
             raise not_finite(self.extractor, category.name) from error
@@ -77,6 +77,17 @@ class OneClassPredictor:
             detectors = build_detectors(method, self._settings, [run.seed for run in of_method], n_train)
             tasks |= {run: _Task(detector, n_test) for run, detector in zip(of_method, detectors, strict=True)}
         return tasks
+
+    def _features(
+        self, samples: Sequence[Sample], workers: int, progress: ReportProgress, stage: str
+    ) -> Iterator[list[Tensor]]:
+        """Extract the feature maps of photographs, batch by batch, in order."""
+        done, extractor = 0, self.extractor
+        paths = [sample.image for sample in samples]
+        for images in batches(paths, extractor.image_size, extractor.batch_size, workers, self.resize):
+            yield extractor(images)
+            done += len(images)
+            progress(stage, done, len(samples))
 
     def _feed(
         self, step: "Callable[[_Task, list[Tensor]], None]", tasks: "dict[Run, _Task]", maps: list[Tensor]
@@ -129,35 +140,6 @@ def extractor_for(weights: str, methods: Sequence[str], settings: Settings) -> E
     """Load weights as the feature extractor that the given detectors need; errors as `Extractor`."""
     reductions = sorted({reduction for method in methods for reduction in DETECTORS[method].reductions})
     return Extractor(weights, settings.image_size, reductions, settings.feature_precision, settings.layers)
-
-
-def stream_features(
-    extractor: Extractor,
-    samples: Sequence[Sample],
-    resize: str,
-    workers: int,
-    progress: ReportProgress,
-    stage: str,
-) -> Iterator[list[Tensor]]:
-    """Extract the feature maps of photographs, batch by batch, in order.
-
-    Args:
-        extractor: The frozen backbone.
-        samples: The photographs.
-        resize: One of `eval.data.images.RESIZES`.
-        workers: Number of processes that decode images.
-        progress: Called after each batch.
-        stage: What `progress` is told.
-
-    Raises:
-        SpdError: An image cannot be read.
-    """
-    done = 0
-    paths = [sample.image for sample in samples]
-    for images in batches(paths, extractor.image_size, extractor.batch_size, workers, resize):
-        yield extractor(images)
-        done += len(images)
-        progress(stage, done, len(samples))
 
 
 def not_finite(extractor: Extractor, what: str) -> SpdError:
