@@ -6,7 +6,6 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,13 +97,11 @@ def export(
     for key, value in _metadata(about, extractor, threshold).items():
         model.metadata_props.add(key=key, value=value)
 
-    def check(run: Callable[[np.ndarray], Results]) -> None:
-        _check(out, run(noise), expected)
-
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as beside:
-            (_write_onnx if to == "onnx" else _write_openvino)(model, Path(beside, out.name), check)
+            write = _write_onnx if to == "onnx" else _write_openvino
+            _check(out, write(model, Path(beside, out.name), noise), expected)
             for file in sorted(Path(beside).iterdir()):  # .bin before .xml
                 os.replace(file, out.with_name(file.name))
     except OSError as error:
@@ -165,26 +162,28 @@ def _metadata(about: dict[str, Any], extractor: Extractor | TiledExtractor, thre
     }
 
 
-def _write_onnx(model: Any, file: Path, check: Callable[[Callable[[np.ndarray], Results]], None]) -> None:
+def _write_onnx(model: Any, file: Path, pixels: np.ndarray) -> Results:
+    """Write the graph; returns what onnxruntime computes with it."""
     import onnxruntime
 
     content = model.SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    check(lambda pixels: dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), {"pixels": pixels}), strict=True)))
     file.write_bytes(content)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return dict(zip(_OUTPUTS, session.run(list(_OUTPUTS), {"pixels": pixels}), strict=True))
 
 
-def _write_openvino(model: Any, file: Path, check: Callable[[Callable[[np.ndarray], Results]], None]) -> None:
+def _write_openvino(model: Any, file: Path, pixels: np.ndarray) -> Results:
+    """Write the graph; returns what OpenVINO computes with it."""
     import openvino
 
     core = openvino.Core()
     converted = core.read_model(io.BytesIO(model.SerializeToString()))
     for entry in model.metadata_props:
         converted.set_rt_info(entry.value, ["spd_weights", entry.key])
-    # Without the hint, processors with bfloat16 compute in it.
-    compiled = core.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    check(lambda pixels: {name: compiled(pixels)[name] for name in _OUTPUTS})
     openvino.save_model(converted, file, compress_to_fp16=False)
+    # Without the hint, processors with bfloat16 compute in it.
+    found = core.compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(pixels)
+    return {name: found[name] for name in _OUTPUTS}
 
 
 def _check(out: Path, found: Results, expected: Results) -> None:
