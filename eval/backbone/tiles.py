@@ -87,6 +87,9 @@ class TiledExtractor:
         return slice(margin if index else 0, cells if index == self._tiles - 1 else cells - margin)
 
 
-def tiled(extractor: Extractor, tiles: int) -> Extractor | TiledExtractor:
+AnyExtractor = Extractor | TiledExtractor
+
+
+def tiled(extractor: Extractor, tiles: int) -> AnyExtractor:
     """The extractor for N x N tiles; with N = 1 the given one."""
     return TiledExtractor(extractor, tiles) if tiles > 1 else extractor

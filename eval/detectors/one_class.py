@@ -12,6 +12,7 @@ from torch import Tensor
 from spd_weights.errors import SpdError
 
 from ..backbone.features import Extractor
+from ..backbone.tiles import AnyExtractor
 from ..data.datasets import Category, Sample
 from ..data.images import batches
 from ..data.scratch import scratch
@@ -142,7 +143,7 @@ def extractor_for(weights: str, methods: Sequence[str], settings: Settings) -> E
     return Extractor(weights, settings.image_size, reductions, settings.feature_precision, settings.layers)
 
 
-def not_finite(extractor: Extractor, what: str) -> SpdError:
+def not_finite(extractor: AnyExtractor, what: str) -> SpdError:
     """The error to raise when the features of `what` contain NaN or infinity."""
     return SpdError(
         f"weights {extractor.weights!r} give features of {what} that are not finite; "

@@ -13,8 +13,7 @@ from torch import Tensor
 from spd_weights.errors import SpdError, program
 from spd_weights.files import staged
 
-from ..backbone.features import Extractor
-from ..backbone.tiles import TiledExtractor, tiled
+from ..backbone.tiles import AnyExtractor, tiled
 from .base import Adapted, Detector
 from .methods import DETECTORS, Settings, build_detectors
 from .one_class import extractor_for
@@ -44,9 +43,7 @@ def save_detector(path: Path, detector: Detector, about: dict[str, Any]) -> None
         raise SpdError(f"{path}: cannot be written ({error}); choose another --save") from error
 
 
-def load_detector(
-    path: Path, weights: str | None = None
-) -> tuple[Detector, Extractor | TiledExtractor, dict[str, Any]]:
+def load_detector(path: Path, weights: str | None = None) -> tuple[Detector, AnyExtractor, dict[str, Any]]:
     """Load a saved detector and the backbone it was fitted with.
 
     Args:

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from spd_weights.errors import SpdError
 from spd_weights.images import normalized
 
-from ..backbone.features import Extractor
-from ..backbone.tiles import TiledExtractor
+from ..backbone.tiles import AnyExtractor
 from ..detectors.base import Detector
 from ..detectors.saved import load_detector
 
@@ -38,7 +37,7 @@ Results = dict[str, np.ndarray]  # by output
 class _Graph(nn.Module):
     """Everything between the pixels and the verdict: normalisation, backbone, detector, threshold."""
 
-    def __init__(self, extractor: Extractor | TiledExtractor, detector: Detector, threshold: float) -> None:
+    def __init__(self, extractor: AnyExtractor, detector: Detector, threshold: float) -> None:
         super().__init__()
         self.network, self.detector = extractor.network, detector
         self._extractor, self._threshold = extractor, threshold
@@ -116,9 +115,7 @@ def _check_packages(to: str) -> None:
         raise SpdError(f"exporting to {to} needs {', '.join(missing)}; run: pip install {packages}")
 
 
-def _check_exportable(
-    path: Path, about: dict[str, Any], detector: Detector, extractor: Extractor | TiledExtractor
-) -> None:
+def _check_exportable(path: Path, about: dict[str, Any], detector: Detector, extractor: AnyExtractor) -> None:
     if about["method"] not in METHODS:
         raise SpdError(f"{path}: a {about['method']} detector cannot be exported; fit {' or '.join(METHODS)}")
     if about["settings"]["feature_precision"] == "bf16":
@@ -149,7 +146,7 @@ def _onnx_model(graph: _Graph, pixels: np.ndarray) -> Any:
     return program.model_proto
 
 
-def _metadata(about: dict[str, Any], extractor: Extractor | TiledExtractor, threshold: float) -> dict[str, str]:
+def _metadata(about: dict[str, Any], extractor: AnyExtractor, threshold: float) -> dict[str, str]:
     """What a user of the graph must know, and where it comes from: JSON, or plain text."""
     return {
         "image_size": str(extractor.image_size),

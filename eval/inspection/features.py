@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbone.features import Extractor
-from ..backbone.tiles import TiledExtractor
+from ..backbone.tiles import AnyExtractor
 from ..data.scratch import scratch
 from ..predictions import ReportProgress
 from .photographs import decode
@@ -53,7 +52,7 @@ class FeatureStore:
 
 
 def extract(
-    extractor: Extractor | TiledExtractor, files: Sequence[Path], resize: str, workers: int, progress: ReportProgress
+    extractor: AnyExtractor, files: Sequence[Path], resize: str, workers: int, progress: ReportProgress
 ) -> tuple[FeatureStore, list[str]]:
     """Extract the features of all photographs once; also returns one sentence per unreadable photograph."""
     store, errors, done = FeatureStore(len(files)), [], 0

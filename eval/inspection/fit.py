@@ -13,8 +13,7 @@ import torch
 
 from spd_weights.errors import SpdError
 
-from ..backbone.features import Extractor
-from ..backbone.tiles import TiledExtractor, tiled
+from ..backbone.tiles import AnyExtractor, tiled
 from ..detectors.base import Adapted, Detector
 from ..detectors.methods import Settings, build_detectors
 from ..detectors.one_class import extractor_for, not_finite
@@ -133,9 +132,7 @@ def fit(
     return Fitted(about, threshold, skipped, trade_off)
 
 
-def _verdict(
-    options: FitOptions, extractor: Extractor | TiledExtractor, files: Sequence[Path], progress: ReportProgress
-) -> Verdict:
+def _verdict(options: FitOptions, extractor: AnyExtractor, files: Sequence[Path], progress: ReportProgress) -> Verdict:
     """Whether features are adapted."""
     if not options.adapt:
         return Verdict(False, None, {}, "")
@@ -145,15 +142,13 @@ def _verdict(
     return decide(extractor, files, resize, workers, _plain(options, extractor), options.seed, progress)
 
 
-def _plain(options: FitOptions, extractor: Extractor | TiledExtractor) -> Build:
+def _plain(options: FitOptions, extractor: AnyExtractor) -> Build:
     """Build detectors for features as they are."""
     seen = replace(options.settings, image_size=extractor.image_size)
     return lambda indices: build_detectors(options.method, seen, [options.seed], len(indices))[0]
 
 
-def _description(
-    options: FitOptions, extractor: Extractor | TiledExtractor, threshold: Threshold, unseen: HeldOut
-) -> dict[str, Any]:
+def _description(options: FitOptions, extractor: AnyExtractor, threshold: Threshold, unseen: HeldOut) -> dict[str, Any]:
     """What `load_detector` and `predict` need."""
     return {
         "method": options.method,
@@ -214,10 +209,7 @@ def _with_limited_bank(options: FitOptions, store: FeatureStore) -> FitOptions:
 
 
 def _learn(
-    build: Build,
-    store: FeatureStore,
-    extractor: Extractor | TiledExtractor,
-    progress: ReportProgress,
+    build: Build, store: FeatureStore, extractor: AnyExtractor, progress: ReportProgress
 ) -> tuple[Detector, HeldOut]:
     """Fit the detector on all photographs, and others on parts of them that score the rest."""
     try:

@@ -7,8 +7,7 @@ import numpy as np
 
 from spd_weights.errors import SpdError
 
-from ..backbone.features import Extractor
-from ..backbone.tiles import TiledExtractor
+from ..backbone.tiles import AnyExtractor
 from ..data.images import image_size, read_mask
 from ..detectors.base import Detector
 from ..metrics import ranking
@@ -19,7 +18,7 @@ from .tradeoff import TradeOff
 
 def measure(
     detector: Detector,
-    extractor: Extractor | TiledExtractor,
+    extractor: AnyExtractor,
     normal: np.ndarray,
     defects: Sequence[Path],
     masks: Path | None,

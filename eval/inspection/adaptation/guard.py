@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...backbone.features import Extractor
+from ...backbone.tiles import AnyExtractor
 from ...detectors.base import Adapted, Detector
 from ...detectors.one_class import not_finite
 from ...metrics import ranking
@@ -86,7 +86,7 @@ class Trial:
 
 
 def decide(
-    extractor: Extractor,
+    extractor: AnyExtractor,
     files: Sequence[Path],
     resize: str,
     workers: int,
@@ -144,7 +144,7 @@ def kept_plain(reason: str) -> Verdict:
 
 
 def draw_trial(
-    extractor: Extractor, files: Sequence[Path], resize: str, workers: int, seed: int, progress: ReportProgress
+    extractor: AnyExtractor, files: Sequence[Path], resize: str, workers: int, seed: int, progress: ReportProgress
 ) -> Trial:
     """Draw synthetic defects on good parts, and extract the features of both."""
     trial = Trial(FeatureStore(len(files)), FeatureStore(len(KINDS) * len(files)), [], [], [])
