@@ -14,13 +14,13 @@ import torch
 from spd_weights.errors import SpdError
 
 from ..backbone.tiles import AnyExtractor, tiled
-from ..detectors.base import Adapted, Detector
+from ..detectors.base import Detector
 from ..detectors.methods import Settings, build_detectors
 from ..detectors.one_class import extractor_for, not_finite
 from ..detectors.saved import save_detector
 from ..predictions import ReportProgress
 from .adaptation.guard import METHODS, Verdict, decide, kept_plain
-from .adaptation.maps import learn_maps
+from .adaptation.maps import adapted
 from .features import FeatureStore, extract
 from .measure import measure
 from .photographs import copies
@@ -110,11 +110,7 @@ def fit(
     _check_count(store.images, skipped)
     verdict = _verdict(options, extractor, distinct, progress)
     plain = _plain(_with_limited_bank(options, store), extractor)
-
-    def build(indices: Sequence[int]) -> Detector:
-        return Adapted(plain(indices), learn_maps(store, indices)) if verdict.adapt else plain(indices)
-
-    detector, unseen = _learn(build, store, extractor, progress)
+    detector, unseen = _learn(adapted(plain, store) if verdict.adapt else plain, store, extractor, progress)
     threshold = choose_threshold(unseen.scores, options.false_alarms)
     about = _description(options, extractor, threshold, unseen)
     about |= {

@@ -11,7 +11,7 @@ from it. Without --data, only README.md is rendered.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,11 +23,10 @@ import torch
 from eval.backbone.features import Extractor
 from eval.data.datasets import Sample, load_categories
 from eval.data.masks import read_masks
-from eval.detectors.base import Adapted, Detector
 from eval.detectors.methods import Settings, build_detectors
 from eval.detectors.one_class import extractor_for
 from eval.inspection.adaptation.guard import decide
-from eval.inspection.adaptation.maps import learn_maps
+from eval.inspection.adaptation.maps import adapted
 from eval.inspection.features import FeatureStore, extract
 from eval.inspection.threshold import Build, fit_on
 from eval.metrics.metrics import image_metrics, pixel_metrics
@@ -131,23 +130,17 @@ def measure(
 def one(bench: Bench, chosen: np.ndarray) -> dict[str, Any]:
     """Measure plain and adapted features of some good parts."""
     plain, ratio = bench.builder(len(chosen))
-
-    def adapted(indices: Sequence[int]) -> Detector:
-        return Adapted(plain(indices), learn_maps(bench.good, indices))
-
     started = time.process_time()
     verdict = decide(bench.extractor, [bench.files[index] for index in chosen], "square", 0, plain, 0)
     seconds = time.process_time() - started
     guard = {key: value for key, value in asdict(verdict).items() if key != "note"} | {"cpu_seconds": round(seconds, 1)}
-    values, scores = zip(*(scored(bench, build, chosen) for build in (plain, adapted)), strict=True)
+    values, scores = zip(*(scored(bench, build, chosen) for build in (plain, adapted(plain, bench.good))), strict=True)
     anomalous = np.array([sample.anomalous for sample in bench.test])
     error = round(100 * paired_error(*scores, anomalous), 2)
     return {"coreset_ratio": ratio, "guard": guard, "plain": values[0], "adapted": values[1], "error": error}
 
 
-def scored(
-    bench: Bench, build: Callable[[Sequence[int]], Detector], chosen: np.ndarray
-) -> tuple[dict[str, float | None], np.ndarray]:
+def scored(bench: Bench, build: Build, chosen: np.ndarray) -> tuple[dict[str, float | None], np.ndarray]:
     """Image AUROC and pixel AP in percent, and the image scores."""
     detector = fit_on(build, bench.good, chosen)
     results = [detector(features) for features in bench.seen.batches(range(bench.seen.images))]

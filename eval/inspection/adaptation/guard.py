@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...backbone.tiles import AnyExtractor
-from ...detectors.base import Adapted, Detector
+from ...detectors.base import Detector
 from ...detectors.one_class import not_finite
 from ...metrics import ranking
 from ...predictions import ReportProgress
@@ -18,7 +18,7 @@ from ..features import FeatureStore
 from ..photographs import decode
 from ..threshold import Build, fit_on
 from .defects import KINDS, synthetic_defects
-from .maps import learn_maps
+from .maps import adapted
 
 METHODS = ("patchcore",)  # those it was measured with
 MINIMUM = 10  # good parts; with fewer, plain features are kept
@@ -194,8 +194,8 @@ def cross_fitted(trial: Trial, build: Build, progress: ReportProgress) -> tuple[
         defective = np.flatnonzero(np.isin(sources, left_out))
         if not len(defective):  # nothing is visible on these parts
             continue
-        for column, builds in enumerate((build, lambda kept: Adapted(build(kept), learn_maps(trial.good, kept)))):
-            detector = fit_on(builds, trial.good, others)
+        for column, builder in enumerate((build, adapted(build, trial.good))):
+            detector = fit_on(builder, trial.good, others)
             good, _ = _results(detector, trial.good, left_out)
             bad, maps = _results(detector, trial.bad, defective)
             wins = (bad[:, None] > good) + 0.5 * (bad[:, None] == good)

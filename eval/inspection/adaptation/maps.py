@@ -20,13 +20,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...detectors.base import Adapted
 from ..features import FeatureStore
+from ..threshold import Build
 
 SHRINKAGE = 0.01  # of S towards equal variances; docs/own_parts.md tells how the constants were chosen
 BALANCE = 4.0
 ENERGY = 100.0  # mean |W r|^2 of the first layer: far above the 0.01 that PaDiM adds to variances
 _BANK = 4000  # patches among which the nearest is searched
 _QUERIES = 20  # good parts per half whose patches are compared with those of the other half
+
+
+def adapted(plain: Build, store: FeatureStore) -> Build:
+    """Build the detectors that `plain` builds, each behind maps learned from the images that it is built for."""
+    return lambda indices: Adapted(plain(indices), learn_maps(store, indices))
 
 
 def learn_maps(store: FeatureStore, indices: Sequence[int]) -> list[Tensor]:
