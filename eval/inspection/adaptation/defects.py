@@ -20,7 +20,7 @@ from torch.nn import functional as F
 _POINTS = 12  # of the polyline that stands for a scratch
 
 
-def synthetic_defects(images: Tensor, kinds: Sequence[str], seed: int, step: int) -> tuple[Tensor, Tensor]:
+def synthetic_defects(images: Tensor, kinds: Sequence[str], seed: int, step: int) -> Tensor:
     """Draw one defect on each image.
 
     Args:
@@ -30,8 +30,7 @@ def synthetic_defects(images: Tensor, kinds: Sequence[str], seed: int, step: int
         step: Another step gives other defects.
 
     Returns:
-        The defective images, uint8 [B, 3, S, S], and the largest change among the channels of each pixel, float32
-        [B, S, S] in [0, 1]. A defect can be invisible, for example blur on a flat surface; its change is then 0.
+        The defective images, uint8 [B, 3, S, S]. A defect can be invisible, for example blur on a flat surface.
     """
     rng = np.random.default_rng((seed, step))
     order, turn = rng.permutation(len(images)), rng.permutation(len(kinds))
@@ -43,13 +42,13 @@ def synthetic_defects(images: Tensor, kinds: Sequence[str], seed: int, step: int
             donors = clean[(chosen + 1) % len(images)]
             foreground, alpha = KINDS[kinds[kind]](clean[chosen], donors, rng)
             defective[chosen] = torch.lerp(clean[chosen], foreground.clamp(0, 1), alpha).mul(255).round().byte()
-    return defective, (defective.float() - images.float()).abs().amax(dim=1) / 255
+    return defective
 
 
 def _pasted(images: Tensor, donors: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A piece of the same or of another image, with other contrast and brightness."""
     source = torch.where(_uniform(rng, images, 0, 1) < 0.6, images, donors)
-    return _recoloured(_shifted(source, _between(rng, len(images), 0.1, 0.5)), rng, 0.3, 0.1), _blob(rng, images)
+    return _recoloured(_shifted(source, rng.uniform(0.1, 0.5, len(images))), rng, 0.3, 0.1), _blob(rng, images)
 
 
 def _scratched(images: Tensor, donors: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -73,7 +72,7 @@ def _blurred(images: Tensor, donors: Tensor, rng: np.random.Generator) -> tuple[
 
 def _warped(images: Tensor, donors: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A part that is displaced by a few pixels."""
-    return _shifted(images, _between(rng, len(images), 0.012, 0.04)), _blob(rng, images)
+    return _shifted(images, rng.uniform(0.012, 0.04, len(images))), _blob(rng, images)
 
 
 def _stained(images: Tensor, donors: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -83,7 +82,7 @@ def _stained(images: Tensor, donors: Tensor, rng: np.random.Generator) -> tuple[
 
 def _missing(images: Tensor, donors: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """A piece that is filled with a smooth colour from the surroundings."""
-    surroundings = _shifted(_smooth(images, 0.1), _between(rng, len(images), 0.05, 0.15))
+    surroundings = _shifted(_smooth(images, 0.1), rng.uniform(0.05, 0.15, len(images)))
     return surroundings + 0.02 * _noise(rng, images), _blob(rng, images)
 
 
@@ -117,10 +116,10 @@ def _blob(rng: np.random.Generator, images: Tensor, smallest: float = 0.016, lar
 def _stroke(rng: np.random.Generator, images: Tensor) -> Tensor:
     """A line of 5 to 40 % of the image's side that bends steadily; 0.5 to 2 % wide."""
     count, size = len(images), images.shape[-1]
-    step = size * np.exp(_between(rng, count, math.log(0.05), math.log(0.4))) / _POINTS
-    heading = _between(rng, count, 0, 2 * math.pi) + np.outer(np.arange(_POINTS), _between(rng, count, -0.12, 0.12))
+    step = size * np.exp(rng.uniform(math.log(0.05), math.log(0.4), count)) / _POINTS
+    heading = rng.uniform(0, 2 * math.pi, count) + np.outer(np.arange(_POINTS), rng.uniform(-0.12, 0.12, count))
     path = np.stack([np.cumsum(step * np.sin(heading), 0), np.cumsum(step * np.cos(heading), 0)], -1)
-    path += _between(rng, (count, 2), 0, size) - path[_POINTS // 2]
+    path += rng.uniform(0, size, (count, 2)) - path[_POINTS // 2]
     points = torch.from_numpy(path).float()  # [points, B, 2]
     pixels = torch.stack(torch.meshgrid(*(torch.arange(size) + 0.5,) * 2, indexing="ij"), -1).view(-1, 2)
     distance = torch.full((count, size * size), math.inf)
@@ -160,10 +159,6 @@ def _smooth(images: Tensor, width: float) -> Tensor:
     """Means over squares whose side is a fraction of the image's."""
     reach = max(1, round(width * images.shape[-1] / 2))
     return F.avg_pool2d(F.pad(images, (reach,) * 4, mode="reflect"), 2 * reach + 1, stride=1)
-
-
-def _between(rng: np.random.Generator, shape: int | tuple[int, ...], low: float, high: float) -> np.ndarray:
-    return rng.uniform(low, high, shape)
 
 
 def _uniform(rng: np.random.Generator, images: Tensor, low: float, high: float, channels: int = 1) -> Tensor:

@@ -160,7 +160,7 @@ def draw_trial(
         for kind in KINDS:
             copies = batch.images
             for _ in range(_DEFECTS):
-                copies, _change = synthetic_defects(copies, [kind], seed, step)
+                copies = synthetic_defects(copies, [kind], seed, step)
                 step += 1
             masks = _defective(batch.images, copies)
             visible = masks.any(dim=(1, 2)).nonzero()[:, 0]
