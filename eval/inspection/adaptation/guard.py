@@ -21,7 +21,6 @@ from .defects import KINDS, synthetic_defects
 from .maps import adapted
 
 METHODS = ("patchcore",)  # those it was measured with
-MINIMUM = 10  # good parts; with fewer, plain features are kept
 LIMIT = 40  # good parts that are used; more take longer and change little
 _ONE_SIDED = 1.645  # standard errors below a gain for 95 % confidence
 _VISIBLE = 0.06  # smallest change of a pixel's value, of 1, for which a pixel counts as defective
@@ -112,8 +111,6 @@ def decide(
     Raises:
         SpdError: The features are not finite.
     """
-    if len(files) < MINIMUM:
-        return kept_plain(f"that needs {MINIMUM} good parts")
     chosen = np.random.default_rng(seed).permutation(len(files))[:LIMIT]
     trial = draw_trial(extractor, [files[index] for index in chosen], resize, workers, seed, progress)
     visible = [kind for kind in KINDS if 2 * trial.kinds.count(kind) >= trial.good.images]

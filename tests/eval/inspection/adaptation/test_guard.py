@@ -12,16 +12,7 @@ from sklearn.metrics import roc_auc_score
 from eval.detectors.methods import Settings, build_detectors
 from eval.detectors.one_class import extractor_for
 from eval.inspection.adaptation.defects import KINDS
-from eval.inspection.adaptation.guard import (
-    MINIMUM,
-    Gain,
-    Trial,
-    adapts,
-    contributions,
-    cross_fitted,
-    decide,
-    draw_trial,
-)
+from eval.inspection.adaptation.guard import Gain, Trial, adapts, contributions, cross_fitted, draw_trial
 from eval.inspection.adaptation.maps import BALANCE, ENERGY, SHRINKAGE, learn_maps
 from eval.inspection.features import FeatureStore
 from tests.eval.helpers import RANDOM
@@ -112,17 +103,6 @@ def test_adaptation_is_worse_where_defects_look_like_those_differences():
     """The first channel varies most among good parts; adaptation turns it down, and with it the defects there."""
     (plain, adapted), _ = measured(channel=0, size=6.0, nuisance=1.0)
     assert plain > adapted + 0.01
-
-
-class Unused:
-    """Any use fails."""
-
-
-def test_too_few_parts_are_not_even_looked_at(tmp_path):
-    verdict = decide(Unused(), [tmp_path / "none.png"] * (MINIMUM - 1), "square", 0, Unused(), 0)
-    assert not verdict.adapt
-    assert verdict.detection is None
-    assert str(MINIMUM) in verdict.note
 
 
 def test_detection_must_gain_surely_and_every_kind_must_be_outlined_better():
