@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Fitted(nn.Module):
+class LearnedBuffers(nn.Module):
     """A module whose buffers get their shapes from the training data.
 
     `load_state_dict` therefore takes shapes from the stored tensors. Buffers that are declared in `__init__` (empty)
@@ -25,7 +25,7 @@ class Fitted(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-class Detector(Fitted, ABC):
+class Detector(LearnedBuffers, ABC):
     """Learns from feature maps of normal images, then scores other images.
 
     Call `update` with each training batch, then `fit`. After that the module maps features to anomaly scores. What

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Fitted
+from .base import LearnedBuffers
 from .shrinkage import FourthMoment, ledoit_wolf
 
 RIDGE = 0.01  # added to the diagonal of every covariance (PaDiM's epsilon)
 _FLOAT32_RANGE = 1000  # maximum variance / ridge at which distances agree with float64's to about 1e-5
 
 
-class NestedGaussian(Fitted):
+class NestedGaussian(LearnedBuffers):
     """One Gaussian with full covariance Σ = L Lᵀ per position of the finest grid; shared parts are stored once.
 
     Positions inside one coarse cell share the features of that cell. Features are ordered from the coarsest grid to the
@@ -165,7 +165,7 @@ def _invert_cholesky(
         factors.append(left)
 
 
-class DiagonalGaussian(Fitted):
+class DiagonalGaussian(LearnedBuffers):
     """Like `NestedGaussian`, with features treated as independent: Σ is diagonal."""
 
     def __init__(self) -> None:
