@@ -26,6 +26,7 @@ class Extractor:
     """A frozen backbone that maps uint8 images to feature maps.
 
     Attributes:
+        network: The backbone, in evaluation mode, with its batch normalisations folded.
         weights: The name by which they were requested.
         sha256: Digest of the safetensors file, or None.
         architecture: timm's name of the architecture.
@@ -87,12 +88,12 @@ class Extractor:
         self._precision = precision
         self.seconds = 0.0
         # For inference channels-last is faster on CPUs, too (not for training).
-        self._model = model.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.network = model.requires_grad_(False).to(self.device, memory_format=torch.channels_last)
         self._try_size()
         noise = torch.randint(256, (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0))
         probe = self.normalised(noise.byte())
         with _tf32(False):  # its rounding would hide whether folding changes the maps
-            self._model = folded(self._model, lambda network: self._maps(network, probe))
+            self.network = folded(self.network, lambda network: self._maps(network, probe))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> list[Tensor]:
@@ -114,14 +115,9 @@ class Extractor:
         self.seconds += time.perf_counter() - started
         return maps
 
-    @property
-    def network(self) -> nn.Module:
-        """The backbone, in evaluation mode, with its batch normalisations folded."""
-        return self._model
-
     def maps(self, pixels: Tensor) -> list[Tensor]:
         """Feature maps, one per layer, of images that are `normalised`."""
-        return self._maps(self._model, pixels)
+        return self._maps(self.network, pixels)
 
     def select(self, maps: list[Tensor], reductions: Sequence[int]) -> list[Tensor]:
         """The maps of some of the requested strides. A map that stands for two strides is returned once."""

@@ -25,7 +25,7 @@ def test_tf32_is_used_if_asked_for_and_nowhere_else(precision):
     extractor, seen = Extractor(RANDOM, 64, precision=precision), set()
     backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
     before = [backend.fp32_precision for backend in backends]
-    next(iter(extractor._model.children())).register_forward_pre_hook(
+    next(iter(extractor.network.children())).register_forward_pre_hook(
         lambda *_: seen.update(backend.fp32_precision for backend in backends)
     )
     extractor(IMAGES)
@@ -48,7 +48,7 @@ def test_tokens_of_a_vision_transformer_have_passed_its_final_norm():
     extractor = Extractor("random:test_vit", 64, layers=(-1,))
     model, _ = load_backbone("random:test_vit", 64)
     torch.nn.init.normal_(model.norm.weight)  # of a new network it would change little
-    extractor._model.load_state_dict(model.state_dict())
+    extractor.network.load_state_dict(model.state_dict())
     with torch.no_grad():
         tokens = model.forward_features(extractor.normalised(IMAGES))[:, model.num_prefix_tokens :]
     torch.testing.assert_close(extractor(IMAGES)[0].flatten(2).mT, tokens, rtol=1e-4, atol=1e-4)
@@ -61,9 +61,9 @@ def test_a_gpu_gives_the_cpus_features_in_fp32_and_others_in_tf32(architecture):
     exact, rounded = (Extractor(f"random:{architecture}", 224, precision=p) for p in ("fp32", "tf32"))
     assert exact.device.type == "cuda"
     pixels = exact.normalised(images).cpu()
-    model = exact._model.cpu()
+    model = exact.network.cpu()
     expected = exact._maps(model, pixels)
-    exact._model = model.cuda()
+    exact.network = model.cuda()
     for wanted, found, coarse in zip(expected, exact(images), rounded(images), strict=True):
         difference, coarser = ((wanted - maps.cpu()).norm() / wanted.norm() for maps in (found, coarse))
         assert difference < 1e-5

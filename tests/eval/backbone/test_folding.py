@@ -48,7 +48,7 @@ def test_the_extractor_folds_and_agrees_with_timm(tmp_path):
         expected = plain.eval()(extractor.normalised(images))
     for a, b in zip(expected, extractor(images), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
-    assert norms(extractor._model) < norms(timm.create_model("test_resnet"))
+    assert norms(extractor.network) < norms(timm.create_model("test_resnet"))
 
 
 class Odd(nn.Module):
