@@ -77,10 +77,13 @@ def predict(
     Raises:
         SpdError: No photograph, a path that does not exist, or as `Inspector` and `ScoreLog`.
     """
-    files = check_folders(images) if watch else find_photographs(images, out)
+    if watch:
+        check_folders(images)
+    files = [] if watch else find_photographs(images, out)
     inspector = Inspector(detector, weights, threshold)
     scored, seconds = 0, 0.0
     with ScoreLog(out, inspector.run) as log:
+        gallery = write_gallery(out, list(log.rows.values()), inspector.run)  # there may be nothing to score
         todo = [file for file in files if not log.has(file)]
         for group in arrivals(images, out, log.has) if watch else [todo]:
             started = time.perf_counter()
@@ -91,8 +94,8 @@ def predict(
                 scored += 1
                 report(row)
             seconds += time.perf_counter() - started
-            if group or not watch:
-                gallery = write_gallery(out, list(log.rows.values()), inspector.run)
+            if group:
+                write_gallery(out, list(log.rows.values()), inspector.run)
     mean = seconds / scored if scored else None
     return Summary(list(log.rows.values()), scored, gallery, inspector.threshold, mean, inspector.device)
 

@@ -44,12 +44,11 @@ def arrivals(folders: Sequence[Path], ignored: Path, known: Callable[[Path], boo
                 time.sleep(0.05)
 
 
-def check_folders(names: Sequence[Path]) -> list[Path]:
-    """Refuse names that are not folders; returns no photograph, because none has been seen yet."""
+def check_folders(names: Sequence[Path]) -> None:
+    """Refuse names that are not folders."""
     for name in names:
         if not name.is_dir():
             raise SpdError(f"{name}: not a folder; --watch waits for photographs in a folder")
-    return []
 
 
 def settled(file: Path) -> bool:

@@ -6,8 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+from eval.inspection.predict import predict
 from tests.eval.helpers import ROOT
 from tests.eval.inspection.helpers import fitted
 
@@ -53,3 +55,17 @@ def test_photographs_are_scored_once_they_are_complete(place, tmp_path):
     assert "2 of 2 photographs are above the threshold" in printed
     assert [row["error"] for row in rows()] == [None, None]
     assert "slow.png" in (out / "gallery.html").read_text()
+
+
+def test_ctrl_c_before_the_first_photograph_leaves_an_empty_gallery(place, tmp_path):
+    detector, folder, usual = fitted(place, tmp_path), tmp_path / "camera", signal.getsignal(signal.SIGINT)
+    folder.mkdir()
+
+    def interrupt():
+        wait_for(lambda: signal.getsignal(signal.SIGINT) is not usual)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    done = predict(detector, [folder], tmp_path / "out", watch=True)
+    assert (done.rows, done.scored) == ([], 0)
+    assert "0 of 0 photographs" in done.gallery.read_text()
