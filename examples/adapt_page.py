@@ -33,12 +33,6 @@ _FIGURES = [f"{COLUMNS[key]} {TITLES[key[-1]]}" for key in COLUMNS if key[0] == 
 Rows = Sequence[dict[str, Any]]
 
 
-def main() -> int:
-    """Render the folder of the command line again."""
-    print(write_page(Path(sys.argv[1]), page))
-    return 0
-
-
 def page(folder: Path) -> str:
     """Render tables.md.
 
@@ -138,4 +132,4 @@ def _cells(line: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(write_page(Path(sys.argv[1]), page))

@@ -117,11 +117,15 @@ def check_control(start: str, control: Path) -> None:
         raise SpdError(f"{control} computes something else than {start} with its maps multiplied by {factors}")
 
 
-def load(weights: str) -> Any:
-    """The model of timm's name, of a run's folder, or of a bundled weight's name."""
+def timm_name(weights: str) -> str:
+    """What timm calls weights that are named by a run's folder or by timm's own name."""
     export = Path(weights, "export")
-    name = f"local-dir:{export}" if export.is_dir() else weights
-    return timm.create_model(name, pretrained=True, num_classes=0).eval()
+    return f"local-dir:{export}" if export.is_dir() else weights
+
+
+def load(weights: str) -> Any:
+    """The model of these weights."""
+    return timm.create_model(timm_name(weights), pretrained=True, num_classes=0).eval()
 
 
 def evaluate(args: argparse.Namespace, weights: list[str], data: Path) -> None:
@@ -149,9 +153,7 @@ def probe(args: argparse.Namespace, weights: list[str]) -> None:
         path = args.out / "probe" / f"{public_name(name)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            export = Path(name, "export")
-            source = f"local-dir:{export}" if export.is_dir() else name
-            run("train.monitor.probe", "--weights", source, "--train", args.labelled, "--val", args.labelled,
+            run("train.monitor.probe", "--weights", timm_name(name), "--train", args.labelled, "--val", args.labelled,
                 "--image-size", args.training_size, "--workers", "0", "--out", str(path))  # fmt: skip
         found = read_json(path)
         collected = {**found, "rows": [*collected.get("rows", []), *found["rows"]]}

@@ -24,12 +24,6 @@ share of images whose negative is further from the anchor than their positive; 0
 """
 
 
-def main() -> int:
-    """Render the folder of the command line again."""
-    print(write_page(Path(sys.argv[1]), page))
-    return 0
-
-
 def page(folder: Path) -> str:
     """Render tables.md.
 
@@ -75,4 +69,4 @@ def _thirds(logged: Sequence[dict[str, Any]], key: str, steps: int) -> list[str]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    print(write_page(Path(sys.argv[1]), page))
