@@ -14,6 +14,7 @@ from eval.__main__ import main
 from eval.data.images import batches
 from eval.detectors.methods import Settings
 from eval.detectors.saved import load_detector
+from eval.inspection import export as exporting
 from eval.inspection.export import TOLERANCE, _check, export
 from eval.inspection.fit import FitOptions, fit
 from spd_weights.errors import SpdError
@@ -150,3 +151,10 @@ def test_graph_that_computes_something_else_is_refused():
     for name, wrong in (("score", np.float32([1, 2.001])), ("map", np.full((2, 4, 4), np.nan, np.float32))):
         with pytest.raises(SpdError, match=f"the graph's {name} differs"):
             _check(Path("a.onnx"), {**right, name: wrong}, right)
+
+
+def test_nothing_is_written_if_the_graph_computes_something_else(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    with pytest.raises(SpdError, match="the graph's score differs"):
+        export(fitted(place, "padim", DETECTORS["padim"][0]), "onnx", tmp_path / "out" / "part.onnx")
+    assert not list((tmp_path / "out").iterdir())
