@@ -71,6 +71,13 @@ def test_seeds_differ_where_there_is_chance(category, predictor):
         assert not np.array_equal(first, second)
 
 
+def test_detectors_see_the_crop(category, predictor):
+    run = Run("1cls", "knn", 0)
+    cropping = OneClassPredictor(RANDOM, ["knn"], replace(SETTINGS, resize="short-crop"))
+    whole, cropped = (each.predict(category, [run], 0, quiet)[run].scores for each in (predictor, cropping))
+    assert not np.array_equal(whole, cropped)
+
+
 def test_every_method_finds_the_defect_and_says_why_it_has_no_map(category, tmp_path):
     data = category.folder.parent
     evaluate(Request(["random:test_resnet"], data, tmp_path, methods=list(DETECTORS), settings=SETTINGS, workers=0))
