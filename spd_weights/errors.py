@@ -1,5 +1,6 @@
 """The exception for mistakes that a user can fix, and how every command line reports it."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -21,12 +22,15 @@ def run_command(command: Callable[[], int | None], interrupted: str = "interrupt
         interrupted: The message after Ctrl-C.
 
     Returns:
-        The command's exit code, 2 after an SpdError, or 130 after Ctrl-C. If the reader of stdout has gone
+        The command's exit code, 2 after an SpdError or OSError, or 130 after Ctrl-C. If the reader of stdout has gone
         (`… | head`), the result is 0.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text, nor fit the encoding
     try:
         code = int(command() or 0)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before the start (`>&-`)
+            sys.stdout.flush()
     except SpdError as error:
         print(f"error: {error}", file=sys.stderr)
         return FAILED
@@ -37,6 +41,9 @@ def run_command(command: Callable[[], int | None], interrupted: str = "interrupt
         # Python flushes stdout once more at exit; point it somewhere that accepts the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
+        return FAILED
     return code
 
 

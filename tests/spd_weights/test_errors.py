@@ -16,6 +16,8 @@ def _raise(error: BaseException) -> int:
         (lambda: None, 0, ""),
         (lambda: 75, 75, ""),
         (lambda: _raise(SpdError("a.jpg is no image; remove it")), 2, "error: a.jpg is no image; remove it\n"),
+        (lambda: _raise(PermissionError(13, "Permission denied", "a.jpg")), 2, "error: a.jpg: Permission denied\n"),
+        (lambda: _raise(OSError("no route")), 2, "error: no route\n"),
         (lambda: _raise(KeyboardInterrupt()), 130, "interrupted; run it again to resume\n"),
     ],
 )
@@ -35,6 +37,15 @@ def test_closed_pipe_is_no_error() -> None:
         f'{sys.executable} -W ignore -c "{code}" | head -1', shell=True, capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("line\n", "")
+
+
+def test_stdout_may_be_closed_or_unable_to_print_a_name() -> None:
+    code = "from spd_weights.errors import run_command; raise SystemExit(run_command(lambda: print('\\udcff')))"
+    for redirection, printed in ((">&-", ""), ("", "\\udcff\n")):
+        done = subprocess.run(
+            f'{sys.executable} -W ignore -c "{code}" {redirection}', shell=True, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, printed, "")
 
 
 def test_shown_is_one_short_printable_line() -> None:
