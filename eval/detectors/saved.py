@@ -19,6 +19,7 @@ from .methods import DETECTORS, Settings, build_detectors
 from .one_class import extractor_for
 
 SCHEMA = 3
+_NEEDED = ("weights", "weights_sha256", "architecture", "seed", "threshold", "map_median", "map_maximum")
 _KEY = "anomaly_detector"  # in the metadata of the safetensors file
 
 
@@ -87,15 +88,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         about = json.loads(metadata.get(_KEY, "{}"))
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise SpdError(f"{path}: damaged, or not a detector as fit writes it ({error}); fit it again") from None
-    schema = about.get("schema")
+    schema = about.get("schema") if isinstance(about, dict) else None
     if schema is None or (about.get("method") not in DETECTORS and schema == SCHEMA):
         raise SpdError(f"{path}: a safetensors file, but not a detector; {program('eval fit')} writes detectors")
     if schema != SCHEMA:
         raise SpdError(f"{path}: a detector in format {schema}, this version reads format {SCHEMA}; fit it again")
     if "threshold_hint" in about:  # its earlier name
         about["threshold"] = about.pop("threshold_hint")
+    if missing := [key for key in _NEEDED if key not in about]:
+        raise SpdError(f"{path}: damaged detector (no {', '.join(missing)}); fit it again")
+    if not all(number.isfinite().all() for number in (*tensors.values(), torch.tensor(about["threshold"] or 0.0))):
+        raise SpdError(f"{path}: damaged detector (numbers that are not finite); fit it again")
     known = asdict(Settings())
     if about.get("settings", {}).keys() != known.keys():
         raise SpdError(f"{path}: fitted with options of another version ({', '.join(known)} expected); fit it again")

@@ -88,6 +88,8 @@ def export(
     if out.suffix != FORMATS[to]:
         raise SpdError(f"{out}: a file for {to} must end in {FORMATS[to]}")
     threshold = about["threshold"] if threshold is None else threshold
+    if threshold is None:
+        raise SpdError(f"{path}: has no threshold; name one with --threshold")
     graph = _Graph(extractor, detector, threshold).cpu().eval()
     noise = np.random.default_rng(0).integers(0, 256, (3, extractor.image_size, extractor.image_size, 3), np.uint8)
     with torch.inference_mode():  # fills caches, too, in which tracing would leave tensors without values
