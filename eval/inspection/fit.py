@@ -22,7 +22,7 @@ from ..predictions import ReportProgress
 from .adaptation.guard import METHODS, Verdict, decide, kept_plain
 from .adaptation.maps import adapted
 from .features import FeatureStore, extract
-from .measure import measure
+from .measure import masks_of, measure
 from .photographs import copies
 from .threshold import FALSE_ALARMS, Build, HeldOut, Threshold, choose_threshold, fit_on, held_out
 from .tradeoff import TradeOff
@@ -96,14 +96,15 @@ def fit(
         progress: Called with a stage's name, the photographs done and their total.
 
     Raises:
-        SpdError: Too few photographs, one that is both normal and a defect, or as `Extractor`, `measure` and
-            `save_detector`.
+        SpdError: Too few photographs, one that is both normal and a defect, or as `Extractor`, `masks_of`,
+            `measure` and `save_detector`.
     """
     started = time.perf_counter()
     options = options or FitOptions()
     _check_save(save)
     distinct, skipped = _distinct(normal)
     _check_labels(distinct, defects)
+    mask_of = masks_of(defects, masks) if masks else {}
     extractor = tiled(extractor_for(options.weights, [options.method], options.settings), options.tiles)
     store, unreadable = extract(extractor, distinct, options.settings.resize, options.workers, progress)
     skipped += unreadable
@@ -118,13 +119,13 @@ def fit(
         "seconds": round(time.perf_counter() - started, 3),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    save_detector(save, detector, about)  # before defects are scored: a failure there must not lose it
     trade_off = None
     if defects:
         trade_off, unreadable = measure(
-            detector, extractor, unseen.scores, defects, masks, options.settings.resize, options.workers, progress
+            detector, extractor, unseen.scores, defects, mask_of, options.settings.resize, options.workers, progress
         )
         skipped += unreadable
-    save_detector(save, detector, about)
     return Fitted(about, threshold, skipped, trade_off)
 
 

@@ -1,6 +1,6 @@
 """How well a fitted detector finds known defects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from spd_weights.errors import SpdError
 
 from ..backbone.tiles import AnyExtractor
-from ..data.images import image_size, read_mask
+from ..data.images import image_size, read_mask, whole_mask
 from ..detectors.base import Detector
 from ..metrics import ranking
 from ..predictions import ReportProgress
@@ -21,7 +21,7 @@ def measure(
     extractor: AnyExtractor,
     normal: np.ndarray,
     defects: Sequence[Path],
-    masks: Path | None,
+    mask_of: Mapping[Path, Path],
     resize: str,
     workers: int,
     progress: ReportProgress,
@@ -33,7 +33,7 @@ def measure(
         extractor: Its backbone.
         normal: Scores of good parts that the detector had not seen, float32 [N].
         defects: Photographs of defective parts.
-        masks: A folder with their masks; see `masks_of`.
+        mask_of: Their masks, as `masks_of` returns them; may be empty.
         resize: One of `eval.data.images.RESIZES`.
         workers: Number of processes that decode photographs.
         progress: Called after each batch.
@@ -42,9 +42,8 @@ def measure(
         The trade-off, and one sentence per photograph that was not scored.
 
     Raises:
-        SpdError: No photograph could be read, or as `masks_of` and `read_mask`.
+        SpdError: No photograph could be read.
     """
-    mask_of = masks_of(defects, masks) if masks else {}
     scores, inside, outside, errors = [], [], [], []
     for batch in decode(defects, extractor.image_size, resize, workers, extractor.batch_size):
         errors += batch.errors.values()
@@ -72,20 +71,22 @@ def masks_of(defects: Sequence[Path], masks: Path) -> dict[Path, Path]:
     Where several folders have a mask of that name, the mask's folder must be called like the photograph's.
 
     Raises:
-        SpdError: The folder has no mask of these photographs, more than one of a photograph, or one of another size.
+        SpdError: The folder has no mask of these photographs, more than one of a photograph, or one of another size; or
+            a mask is unreadable or marks nothing.
     """
     named: dict[str, list[Path]] = {}
     for mask in find_photographs([masks]):
         named.setdefault(mask.stem.removesuffix("_mask"), []).append(mask)
     found = {}
     for file in defects:
-        candidates = named.get(file.stem, [])
+        candidates = [mask for mask in named.get(file.stem, []) if not mask.samefile(file)]
         if len(candidates) > 1:
             candidates = [mask for mask in candidates if mask.parent.name == file.parent.name]
             if len(candidates) != 1:
                 raise SpdError(f"{masks}: several masks called {file.stem}, and not one in a folder {file.parent.name}")
         if candidates:
             found[file] = candidates[0]
+            whole_mask(candidates[0])
             if image_size(file) != image_size(candidates[0]):
                 raise SpdError(f"{candidates[0]}: not the size of {file}; use the mask of the same photograph")
     if not found:

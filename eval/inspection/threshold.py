@@ -117,7 +117,7 @@ def choose_threshold(scores: np.ndarray, rate: float) -> Threshold:
         few images for the wanted rate, the threshold is the highest score, and its expected rate is 1 / (N + 1).
     """
     n = len(scores)
-    k = min(n, math.ceil((n + 1) * (1 - rate) - 1e-9))
+    k = min(n, max(1, math.ceil((n + 1) * (1 - rate) - 1e-9)))
     low, high = betaincinv(n + 1 - k, k, [0.025, 0.975])
     return Threshold(float(np.sort(scores)[k - 1]), rate, 1 - k / (n + 1), float(low), float(high), n)
 

@@ -10,7 +10,8 @@ from eval.inspection.threshold import choose_threshold, fit_on, held_out
 
 
 @pytest.mark.parametrize(
-    ("n", "rate", "expected"), [(99, 0.01, 0.01), (19, 0.1, 0.1), (20, 0.1, 2 / 21), (9, 0.01, 0.1)]
+    ("n", "rate", "expected"),
+    [(99, 0.01, 0.01), (19, 0.1, 0.1), (20, 0.1, 2 / 21), (9, 0.01, 0.1), (9, 1 - 1e-12, 0.9)],
 )
 def test_expected_rate_is_the_rate_of_new_scores(n, rate, expected):
     rng = np.random.default_rng(0)

@@ -44,7 +44,16 @@ def room(place, tmp_path_factory):
         save(Image.fromarray(np.full((30, 50, 3), index, dtype=np.uint8)), few)
         if index > 8:
             few.write_bytes(few.read_bytes()[: 50 + index])
+    shutil.copytree(room / "scores", room / "taken")
+    (room / "taken" / "run.json").unlink()
+    (room / "taken" / "scores.jsonl").unlink()
+    numbers = {name: tensor.fill_(float("nan")) for name, tensor in load_file(detector).items()}
+    save_file(numbers, room / "nan.safetensors", metadata={"anomaly_detector": json.dumps(about)})
+    del about["threshold"]
+    save_file(load_file(detector), room / "partial.safetensors", metadata={"anomaly_detector": json.dumps(about)})
+    save_file(load_file(detector), room / "list.safetensors", metadata={"anomaly_detector": "[1]"})
     for index in range(4):
+        save(Image.new("L", (50, 30)), room / "black" / f"{index:03}.png")
         save(mask().resize((30, 50)), room / "turned" / f"{index:03}.png")
     return room
 
@@ -73,6 +82,9 @@ FIT = [
     ("--normal good --save p.safetensors --masks turned", "--masks are the masks of --defects"),
     ("--normal good --save p.safetensors --defects bad --masks turned", "000.png: not the size of bad/000.png"),
     ("--normal good --save p.safetensors --defects bad --masks good/012.png", "no mask of these photographs"),
+    ("--normal good --save p.safetensors --defects bad --masks bad", "no mask of these photographs"),
+    ("--normal good --save p.safetensors --defects bad --masks black", "marks no pixel"),
+    (f"--normal {'n' * 300} --save p.safetensors", "File name too long"),
     ("--save p.safetensors", "--normal PATH, or --data DIR with --category NAME"),
     ("--data good --save p.safetensors", "--normal PATH, or --data DIR with --category NAME"),
     ("--data good --category screw --save p.safetensors", "no data set recognised"),
@@ -82,6 +94,11 @@ PREDICT = [
     ("bad/000.png bad --out new", "bad/000.png: damaged, or not a detector"),
     ("cut.safetensors bad --out new", "cut.safetensors: damaged, or not a detector"),
     ("newer.safetensors bad --out new", "in format 99, this version reads format"),
+    ("nan.safetensors bad --out new", "nan.safetensors: damaged detector (numbers that are not finite)"),
+    ("partial.safetensors bad --out new", "partial.safetensors: damaged detector (no threshold)"),
+    ("list.safetensors bad --out new", "list.safetensors: a safetensors file, but not a detector"),
+    (f"{'n' * 300} bad --out new", "File name too long"),
+    ("knn.safetensors bad --out taken", "taken: has pictures already, which would be overwritten"),
     ("knn.safetensors gone.png --out new", "gone.png: no such photograph or folder"),
     ("knn.safetensors empty --out new", "empty: no photograph in it"),
     ("knn.safetensors bad --out notes.txt", "notes.txt: is a file, but scores need a folder"),
@@ -161,3 +178,12 @@ def test_full_disk_while_predicting_keeps_what_was_scored(room, tmp_path, capsys
     lines = (tmp_path / "out" / "scores.jsonl").read_text()
     assert lines.startswith(scored)
     assert len([json.loads(line) for line in lines.splitlines()]) == 4
+
+
+def test_defects_that_cannot_be_read_do_not_lose_the_detector(room, tmp_path, capsys):
+    saved, damaged = tmp_path / "part.safetensors", tmp_path / "damaged.png"
+    damaged.write_text("no picture")
+    fit = ["fit", "--normal", str(room / "good"), "--weights", RANDOM, "--image-size", "64", "--workers", "0"]
+    sentence = "--defects: no photograph could be read"
+    assert sentence in refused([*fit, "--method", "knn", "--defects", str(damaged), "--save", str(saved)], capsys)
+    assert main(["predict", str(saved), str(room / "bad"), "--out", str(tmp_path / "out"), "--workers", "0"]) == 3
