@@ -4,6 +4,7 @@ import glob
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def find_photographs(names: Sequence[Path], ignored: Path | None = None) -> list
             files = [name]
         elif glob.has_magic(str(name)):
             files = sorted(Path(match) for match in glob.iglob(str(name), recursive=True) if _is_photograph(match))
+            files = [file for file in files if not _is_below(file.parent, ignored)]
         else:
             raise SpdError(f"{name}: no such photograph or folder")
         if not files:
@@ -73,13 +75,23 @@ def find_photographs(names: Sequence[Path], ignored: Path | None = None) -> list
 def photographs_in(folder: Path, ignored: Path | None = None) -> list[Path]:
     """The photographs in a folder and below, sorted; hidden ones and those below `ignored` are left out."""
     found = []
-    for parent, subfolders, files in os.walk(folder):
+    for parent, subfolders, files in os.walk(folder, onerror=_refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if ignored is not None and Path(parent).resolve().is_relative_to(ignored.resolve()):
+        if _is_below(Path(parent), ignored):
             subfolders.clear()
             continue
         found += [Path(parent, file) for file in files if _is_photograph(file)]
     return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    """Name a folder that cannot be listed: its photographs would be missing without a word."""
+    if not isinstance(error, FileNotFoundError):  # removed meanwhile
+        raise SpdError(f"{error.filename}: cannot be searched ({error.strerror}); allow it, or name other folders")
+
+
+def _is_below(folder: Path, other: Path | None) -> bool:
+    return other is not None and folder.resolve().is_relative_to(other.resolve())
 
 
 def _is_photograph(name: str) -> bool:
@@ -88,9 +100,14 @@ def _is_photograph(name: str) -> bool:
 
 
 def copies(files: Sequence[Path]) -> dict[Path, Path]:
-    """Map each file that is a byte-for-byte copy of an earlier one to that one."""
+    """Map each file that is a byte-for-byte copy of an earlier one to that one; unreadable ones are left out."""
     first: dict[str, Path] = {}
-    return {file: first[digest] for file in files if first.setdefault(digest := sha256(file), file) != file}
+    found = {}
+    for file in files:
+        with suppress(SpdError):
+            if (original := first.setdefault(sha256(file), file)) != file:
+                found[file] = original
+    return found
 
 
 def decode(

@@ -10,10 +10,8 @@ from PIL import Image
 from .gallery import write_gallery
 from .inspector import Inspection, Inspector
 from .photographs import find_photographs
-from .scores import Row, ScoreLog, modified, not_written
+from .scores import PICTURES, Row, ScoreLog, modified, not_written
 from .watch import arrivals, check_folders, settled
-
-PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def predict(
     Args:
         detector: The saved detector.
         images: As for `find_photographs`; with `watch`, folders.
-        out: The folder to write. Photographs inside it are ignored.
+        out: The folder to write. Its pictures are not photographs, so they are ignored.
         weights: Name of the backbone, if it is no longer available under the recorded name.
         threshold: Instead of the detector's own.
         workers: Number of processes that decode photographs.
@@ -79,28 +77,30 @@ def predict(
     """
     if watch:
         check_folders(images)
-    files = [] if watch else find_photographs(images, out)
+    files = [] if watch else find_photographs(images, out / PICTURES)
     inspector = Inspector(detector, weights, threshold)
     scored, seconds = 0, 0.0
     with ScoreLog(out, inspector.run) as log:
-        gallery = write_gallery(out, list(log.rows.values()), inspector.run)  # there may be nothing to score
         todo = [file for file in files if not log.has(file)]
-        for group in arrivals(images, out, log.has) if watch else [todo]:
+        for group in arrivals(images, out / PICTURES, log.has) if watch else [todo]:
             started = time.perf_counter()
+            # Taken before decoding: a photograph that is replaced meanwhile counts as changed.
+            versions = {file: modified(file) for file in group}
             for found in inspector.inspect(group, 0 if watch else workers):
                 if watch and found.error and not settled(found.file):
                     continue  # it may still be being written
-                row = _record(found, log, out)
+                row = _record(found, versions[found.file], log, out)
                 scored += 1
                 report(row)
             seconds += time.perf_counter() - started
-            if group:
+            if group and watch:
                 write_gallery(out, list(log.rows.values()), inspector.run)
+        gallery = write_gallery(out, list(log.rows.values()), inspector.run)
     mean = seconds / scored if scored else None
     return Summary(list(log.rows.values()), scored, gallery, inspector.threshold, mean, inspector.device)
 
 
-def _record(found: Inspection, log: ScoreLog, out: Path) -> Row:
+def _record(found: Inspection, version: int | None, log: ScoreLog, out: Path) -> Row:
     """Write the picture, then the row, so that a row never names a missing picture."""
     name = None
     if found.picture is not None:
@@ -116,7 +116,7 @@ def _record(found: Inspection, log: ScoreLog, out: Path) -> Row:
         "above": found.above,
         "picture": name,
         "error": found.error,
-        "modified": modified(found.file),
+        "modified": version,
     }
     log.add(row)
     return row

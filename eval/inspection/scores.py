@@ -12,13 +12,15 @@ from spd_weights.errors import SpdError
 from spd_weights.files import read_json, write_json, write_text
 
 COLUMNS = ("image", "score", "above", "picture", "error")
-LINES, TABLE, RUN = "scores.jsonl", "scores.csv", "run.json"
+LINES, TABLE, RUN, PICTURES = "scores.jsonl", "scores.csv", "run.json", "pictures"
 
 Row = dict[str, Any]
 
 
 class ScoreLog:
-    """`scores.jsonl` and `scores.csv` of one folder; rows of an earlier, interrupted call are kept.
+    """`scores.jsonl` and `scores.csv` of one folder; scores of an earlier, interrupted call are kept.
+
+    Photographs that the earlier call could not read are forgotten, so that they are tried again.
 
     Attributes:
         rows: The latest row of each photograph, by its path.
@@ -32,7 +34,7 @@ class ScoreLog:
             run: What the scores depend on, JSON-ready; kept as run.json. Scores of another detector are not mixed in.
 
         Raises:
-            SpdError: The folder holds scores of another run, or cannot be written.
+            SpdError: The folder holds scores of another run or files of somebody else, or cannot be written.
         """
         self._out = out
         self.rows: dict[str, Row] = {}
@@ -45,7 +47,7 @@ class ScoreLog:
             raise SpdError(f"{out}: is a file, but scores need a folder; choose another --out") from None
         except OSError as error:
             raise not_written(out, error) from error
-        self._names = {Path(row["picture"]).name for row in self.rows.values() if row["picture"]}
+        self._names = {Path(row["picture"]).name.casefold() for row in self.rows.values() if row["picture"]}
 
     def __enter__(self) -> "ScoreLog":
         """The log itself."""
@@ -65,11 +67,12 @@ class ScoreLog:
         """A file name for a photograph's picture that no other photograph uses."""
         if (row := self.rows.get(str(image))) and row["picture"]:
             return Path(row["picture"]).name
-        name, count = f"{image.stem}.jpg", 1
-        while name in self._names:
+        stem = image.stem[:60]  # at most 240 bytes, with room for the rest of the name
+        name, count = f"{stem}.jpg", 1
+        while name.casefold() in self._names:  # many file systems ignore case
             count += 1
-            name = f"{image.stem}-{count}.jpg"
-        self._names.add(name)
+            name = f"{stem}-{count}.jpg"
+        self._names.add(name.casefold())
         return name
 
     def add(self, row: Row) -> None:
@@ -88,6 +91,9 @@ class ScoreLog:
     def _resume(self, run: dict[str, Any]) -> None:
         lines = self._out / LINES
         if not lines.exists():
+            for name in (PICTURES, TABLE):
+                if (self._out / name).exists() and not (self._out / RUN).exists():
+                    raise SpdError(f"{self._out}: has {name} already, which would be overwritten; choose another --out")
             write_json(self._out / RUN, run)
             return
         if read_json(self._out / RUN) != json.loads(json.dumps(run)):
@@ -98,7 +104,8 @@ class ScoreLog:
             file.truncate(complete)  # the line that an interruption cut off
         try:
             rows = [json.loads(line) for line in content[:complete].decode("utf-8").splitlines()]
-            self.rows = {row["image"]: row for row in rows}
+            latest = {row["image"]: row for row in rows}
+            self.rows = {image: row for image, row in latest.items() if row["score"] is not None}
         except (ValueError, KeyError, TypeError) as error:
             raise SpdError(f"{lines}: damaged ({error}); remove it, or choose another --out") from error
 
@@ -121,7 +128,7 @@ def _unbuffered(path: Path) -> IO[bytes]:
 
 
 def _append(file: IO[bytes], line: str) -> None:
-    data = line.encode("utf-8")
+    data = line.encode("utf-8", "backslashreplace")  # names of files need not be text
     if file.write(data) < len(data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

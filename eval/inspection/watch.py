@@ -33,7 +33,7 @@ def arrivals(folders: Sequence[Path], ignored: Path, known: Callable[[Path], boo
     with _stop_signal() as stopped:
         while not stopped():
             found = {file: _state(file) for folder in folders for file in photographs_in(folder, ignored)}
-            now = {file: state for file, state in found.items() if state and state[0] and not known(file)}
+            now = {file: state for file, state in found.items() if state and not known(file)}
             complete = sorted(file for file, state in now.items() if before.get(file) == state)
             before = now
             for first in range(0, len(complete) or 1, _GROUP):
@@ -54,7 +54,7 @@ def check_folders(names: Sequence[Path]) -> None:
 def settled(file: Path) -> bool:
     """Say whether a file has not changed for a while, so that nobody is still writing it."""
     state = _state(file)
-    return state is None or time.time() - state[1] / 1e9 > _SETTLED
+    return state is None or abs(time.time() - state[1] / 1e9) > _SETTLED  # a camera's clock may be ahead
 
 
 def _state(file: Path) -> tuple[int, int] | None:

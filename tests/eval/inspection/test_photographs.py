@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eval.inspection.fit import FitOptions, fit
-from eval.inspection.photographs import copies, decode, find_photographs
+from eval.inspection.photographs import copies, decode, find_photographs, photographs_in
 from spd_weights.errors import SpdError
 from tests.eval.helpers import RANDOM
 from tests.eval.inspection.helpers import SETTINGS
@@ -39,6 +39,9 @@ def test_folders_patterns_and_files(folder, monkeypatch):
     assert find_photographs([bracket]) == [bracket]
     os.symlink(folder / "b.png", folder / "link.png")
     assert names(folder / "b.png", folder / "link.png") == ["b.png"]
+    assert names(folder / "*" / "*.png", ignored=folder / "deep") == ["out/e.png"]
+    with pytest.raises(SpdError, match=r"b\.png: cannot be searched"):  # os.walk would skip it silently
+        photographs_in(folder / "b.png")
     for wrong, reason in ((folder / "*.gif", "no photograph in it"), (folder / "gone", "no such photograph")):
         with pytest.raises(SpdError, match=reason):
             find_photographs([wrong])

@@ -21,6 +21,24 @@ def wait_for(condition, seconds=300):  # starting a process takes a minute on a 
         time.sleep(0.05)
 
 
+def test_end_without_a_new_photograph_and_with_an_empty_file(place, tmp_path):
+    folder, out, file = tmp_path / "camera", tmp_path / "camera", fitted(place, tmp_path, "knn")
+    folder.mkdir()
+
+    def watch(until):
+        timer = threading.Timer(0, lambda: (wait_for(until), time.sleep(1), os.kill(os.getpid(), signal.SIGTERM)))
+        timer.start()
+        done = predict(file, [folder], out, watch=True)
+        timer.join()
+        return done
+
+    assert watch((folder / "scores.jsonl").exists).rows == []
+    assert (folder / "gallery.html").exists()
+    (folder / "empty.png").touch()
+    os.utime(folder / "empty.png", (time.time() + 3600,) * 2)  # the camera's clock is ahead
+    assert "empty.png: not a readable image" in watch(lambda: "empty" in (out / "scores.jsonl").read_text()).errors[0]
+
+
 def test_photographs_are_scored_once_they_are_complete(place, tmp_path):
     folder, out = tmp_path / "camera", tmp_path / "camera" / "out"
     folder.mkdir()
