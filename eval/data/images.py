@@ -1,5 +1,6 @@
 """Images and masks resized to squares, both with the same geometry."""
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from spd_weights.errors import SpdError
 
 RESIZES = ("square", "short-crop")
 _SHORT_CROP = 224 / 256
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+"""Those of `IMAGE_SUFFIXES`. Pillow goes by the content: an EPS file called x.png would run Ghostscript."""
+# What Pillow raises; damaged EXIF data end in any of the first four.
+_UNREADABLE = (AttributeError, TypeError, ValueError, struct.error, OSError, SyntaxError, Image.DecompressionBombError)
 
 
 def open_image(path: Path) -> Image.Image:
@@ -23,7 +27,7 @@ def open_image(path: Path) -> Image.Image:
         SpdError: The file is missing or is not an image.
     """
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_FORMATS)
     except FileNotFoundError:
         raise SpdError(f"{path}: no such file; restore it, or remove it from the split") from None
     except _UNREADABLE as error:

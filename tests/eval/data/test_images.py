@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from eval.data.images import batches, image_size, read_image, read_mask, read_photo
 from spd_weights.errors import SpdError
@@ -106,3 +106,27 @@ def test_sixteen_bit_grey_is_read_by_its_high_byte(tmp_path):
     Image.fromarray(values.astype(np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(SpdError, match=r"float\.tif: .*mode F"):
         read_image(tmp_path / "float.tif", 32)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow names what it skips
+def test_damaged_exif_data_are_no_traceback(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation], exif[ExifTags.Base.XResolution] = 6, 2.5
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (32, 20)).save(path, exif=exif)
+    whole = path.read_bytes()
+    errors = 0
+    for position in range(whole.index(b"Exif"), whole.index(b"Exif") + 60):
+        for value in (*range(14), 255):
+            path.write_bytes(whole[:position] + bytes([value]) + whole[position + 1 :])
+            try:
+                read_image(path, 16)
+            except SpdError:
+                errors += 1
+    assert errors
+
+
+def test_name_does_not_make_postscript_an_image(tmp_path):
+    Image.new("RGB", (32, 20)).save(tmp_path / "a.png", format="EPS")
+    with pytest.raises(SpdError, match="not a readable image"):
+        read_image(tmp_path / "a.png", 16)
