@@ -8,6 +8,9 @@ from torch import Tensor
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
 """Lower-case suffixes of the files that count as images when a folder is searched."""
 
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
+"""Pillow's names of their formats. It goes by the content: for an EPS file called x.png it would run Ghostscript."""
+
 
 def normalized(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """Normalise images as a backbone expects them.

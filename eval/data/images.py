@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spd_weights.errors import SpdError
+from spd_weights.images import IMAGE_FORMATS
 
 RESIZES = ("square", "short-crop")
 _SHORT_CROP = 224 / 256
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-"""Those of `IMAGE_SUFFIXES`. Pillow goes by the content: an EPS file called x.png would run Ghostscript."""
 # What Pillow raises; damaged EXIF data end in any of the first four.
 _UNREADABLE = (AttributeError, TypeError, ValueError, struct.error, OSError, SyntaxError, Image.DecompressionBombError)
 
@@ -27,7 +26,7 @@ def open_image(path: Path) -> Image.Image:
         SpdError: The file is missing or is not an image.
     """
     try:
-        return Image.open(path, formats=_FORMATS)
+        return Image.open(path, formats=IMAGE_FORMATS)
     except FileNotFoundError:
         raise SpdError(f"{path}: no such file; restore it, or remove it from the split") from None
     except _UNREADABLE as error:

@@ -14,6 +14,8 @@ from PIL import Image
 from simplejpeg import decode_jpeg, decode_jpeg_header
 from torch import Tensor
 
+from spd_weights.images import IMAGE_FORMATS
+
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
 
@@ -65,7 +67,7 @@ def decode(item: dict[str, Any], boxes: Callable[[int, int], list[Box]], out: Te
         pixels = decode_jpeg(data, min_factor=reduction, min_height=height // reduction, min_width=width // reduction)
     except ValueError:  # not a JPEG, or a flawed one: Pillow reads it or names the flaw
         reduction = 1
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
             chosen = boxes(*image.size)
             pixels = np.array(image.convert("RGB"))
     _cut(pixels, chosen, reduction, out)

@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from spd_weights.errors import SpdError, run_command
+from spd_weights.images import IMAGE_FORMATS
 
 from .sources import Table, open_images
 
@@ -106,7 +107,7 @@ class Tars(Dataset[list[str]]):
 
 def _as_ppm(item: dict[str, Any], short_side: int | None) -> bytes:
     source = item["path"] if item["bytes"] is None else io.BytesIO(item["bytes"])
-    with Image.open(source) as opened:
+    with Image.open(source, formats=IMAGE_FORMATS) as opened:
         image = opened.convert("RGB")
     if short_side and (larger := min(image.size) / short_side) > 1:
         width, height = (round(side / larger) for side in image.size)

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from spd_weights.errors import SpdError
-from spd_weights.images import IMAGE_SUFFIXES, normalized
+from spd_weights.images import IMAGE_FORMATS, IMAGE_SUFFIXES, normalized
 from spd_weights.stages import DETECTOR_REDUCTIONS, stage_indices
 
 
@@ -83,7 +83,7 @@ def _images(folder: Path) -> list[Path]:
 
 def _pixels(path: Path, size: int, mode: str) -> Tensor:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             how = Image.Resampling.BILINEAR if mode == "RGB" else Image.Resampling.NEAREST
             return torch.from_numpy(np.array(image.convert(mode).resize((size, size), how)))
     except Exception as error:  # decoders raise many kinds

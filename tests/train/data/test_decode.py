@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as reference
@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as reference
 from tests.train.helpers import small_config, write_photos
 from train.data.decode import CropDraws, decode, random_resized_crop
 from train.data.loader import Crops
+from train.data.predecode import _as_ppm
 from train.data.sources import open_images
 from train.views.randomness import uniforms
 
@@ -85,6 +86,16 @@ def test_a_header_that_claims_gigapixels_is_an_error_and_takes_no_memory():
     data = file.getvalue().replace(struct.pack(">HH", 48, 64), struct.pack(">HH", 65000, 65000))
     with pytest.raises(Image.DecompressionBombError):
         decode({"bytes": data, "path": None}, lambda w, h: [(0, 0, w, h), (0, 0, 32, 32)], torch.empty(2, 3, 32, 32))
+
+
+def test_postscript_is_not_run():
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(file, "eps")
+    content = {"bytes": file.getvalue(), "path": None}
+    with pytest.raises(UnidentifiedImageError):
+        decode(content, lambda width, height: [(0, 0, 32, 32)], torch.empty(1, 3, 32, 32))
+    with pytest.raises(UnidentifiedImageError):
+        _as_ppm(content, None)
 
 
 def test_crop_boxes_are_distributed_as_torchvisions():
