@@ -42,7 +42,8 @@ def run_command(command: Callable[[], int | None], interrupted: str = "interrupt
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename else reason(error)
+        print(f"error: {what}", file=sys.stderr)
         return FAILED
     return code
 

@@ -77,7 +77,7 @@ def json_text(value: Any) -> str:
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old one or the new one, never a part.
 
-    Names of files need not be text; their stray bytes are written as `\\udcXX`, which JSON reads back.
+    File names need not be valid UTF-8. Bytes that are not are written as `\\udcXX`, which JSON reads back.
     """
     with staged(path) as staging:
         staging.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -9,7 +9,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 """Lower-case suffixes of the files that count as images when a folder is searched."""
 
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-"""Pillow's names of their formats. It goes by the content: for an EPS file called x.png it would run Ghostscript."""
+"""Pillow's names of these formats. Pillow goes by content: without this list, it runs Ghostscript for EPS in x.png."""
 
 
 def normalized(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:

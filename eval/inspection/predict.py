@@ -65,7 +65,7 @@ def predict(
     Args:
         detector: The saved detector.
         images: As for `find_photographs`; with `watch`, folders.
-        out: The folder to write. Its pictures are not photographs, so they are ignored.
+        out: The folder to write. Photographs in its `pictures/` are ignored.
         weights: Name of the backbone, if it is no longer available under the recorded name.
         threshold: Instead of the detector's own.
         workers: Number of processes that decode photographs.

@@ -34,7 +34,7 @@ class ScoreLog:
             run: What the scores depend on, JSON-ready; kept as run.json. Scores of another detector are not mixed in.
 
         Raises:
-            SpdError: The folder holds scores of another run or files of somebody else, or cannot be written.
+            SpdError: The folder holds scores of another run or foreign files, or cannot be written.
         """
         self._out = out
         self.rows: dict[str, Row] = {}

@@ -12,9 +12,9 @@ Its score is the plain maximum of distances (`num_neighbors=1`), as ours, which 
 
 Each contender has a process of its own. They take turns, `--rounds` times, so that a slow minute of the machine is slow
 for all. Prints milliseconds per photograph (median of its rounds' medians), the process's peak memory, and the
-correlation of its scores with ours (it resizes differently, and OpenVINO ignores that its resize is antialiased). Then
-the ratio of the times in the same round: median, smallest and largest. Fails if the median is below 2 in one of the
-runtimes.
+correlation of its scores with ours (it resizes differently, and OpenVINO ignores that its resize is antialiased). It
+then prints the ratio of two times from the same round: median, smallest and largest. Fails if the median is below 2 in
+one of the runtimes.
 """
 
 import argparse

@@ -102,8 +102,8 @@ class NearestPatches(nn.Module):
             _, group, members = _smallest(self._products(extended))
             return self.order[_place(group, members)]
         own = F.one_hot((extended @ self.centres).argmin(dim=1), len(self._sizes)).bool()
-        near = self._search(extended, own)
-        smallest = _table(near[0], near[1], own, torch.inf).amin(dim=1)
+        pairs, products, _, _ = near = self._search(extended, own)
+        smallest = _table(pairs, products, own, torch.inf).amin(dim=1)
         far = self._search(extended, self._visits(extended, smallest) & ~own)
         pairs, products, groups, members = (torch.cat(both) for both in zip(near, far, strict=True))
         # Of the pairs of each patch, the one with the smallest product.
